@@ -1,0 +1,65 @@
+# `make` alone lists the targets. Everything needs Python 3.11 or newer and, the first time, a network to the package index.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+export OMP_NUM_THREADS ?= 1
+export NO_ALBUMENTATIONS_UPDATE = 1
+
+.PHONY: help setup ablation test lint types fast ddp notebooks tiny bench clean stage1 lock
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv with everything in it, from the lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"bipose needs Python 3.11 or newer; this is {v[0]}.{v[1]}: make setup PYTHON=python3.11")'
+	@echo "setting up $(VENV) from requirements.lock"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@uv=$$(command -v uv || echo $(BIN)/uv); \
+	  test -x "$$uv" || { $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5' && uv=$(BIN)/uv; }; \
+	  "$$uv" pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock && \
+	  "$$uv" pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+ablation: setup  ## the main job: make the synthetic set, run the temporal ablation, print its table, write its report
+	@$(BIN)/bipose ablate experiments/ablations/temporal.yaml --out runs --workers $(WORKERS)
+
+test: setup lint types fast ddp notebooks tiny  ## everything below that must pass
+
+lint: setup  ## style and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup  ## mypy, strict on the package
+	$(BIN)/mypy
+
+fast: setup  ## the tests that run on every change
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not ddp and not notebook"
+
+ddp: setup  ## tests that start several processes
+	$(BIN)/python -m pytest -q -m "ddp and not slow"
+
+notebooks: setup  ## execute the notebooks
+	$(BIN)/python -m pytest -q -m "notebook and not slow"
+
+tiny: setup  ## a tiny ablation from nothing to its report, by the command line
+	@out=$$(mktemp -d) && $(BIN)/bipose ablate experiments/ablations/tiny.yaml --out $$out --workers 2; status=$$?; rm -rf $$out; exit $$status
+
+bench: setup  ## measure; writes benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+stage1: setup  ## remake the default's per-frame weights (about two hours on two cores)
+	$(BIN)/python experiments/stage1/train.py
+
+lock:  ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+clean:  ## remove runs, made data, caches and .venv
+	rm -rf $(VENV) runs data/synthetic* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache lightning_logs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,125 @@
+"""Boxes and normalisers that several readers share.
+
+Boxes are x, y, w, h in edge coordinates (pixel i covers i to i + 1), so a tight box around joints is one pixel wider than
+their coordinate range; see `geometry`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bipose_lit.geometry import bounding_box
+from bipose_lit.skeletons import Skeleton
+from bipose_lit.types import ABSENT, NORMS, BiposeError
+
+Boxes = NDArray[np.float32]
+
+
+def frame_boxes(joints: NDArray[np.float32], visible: NDArray[np.uint8]) -> Boxes:
+    """(T, 4) tight boxes around each frame's labelled joints (seen or hidden); NaN where a frame has none."""
+    present = visible != ABSENT
+    return np.stack([bounding_box(j, p) for j, p in zip(joints, present, strict=True)]).astype(np.float32)
+
+
+def clip_box(joints: NDArray[np.float32], visible: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(4,) one tight box around all labelled joints of the clip, seen or hidden; NaN where there is none."""
+    return bounding_box(joints, visible != ABSENT)
+
+
+def jitter_box(box: NDArray[np.float64], key: str, fraction: float, seed: int = 0) -> NDArray[np.float64]:
+    """Moves and scales a box by amounts that depend on `key` and `seed` alone.
+
+    Centre: uniform within +-fraction of the width and of the height; size: one factor for both sides, log-uniform within
+    1 / (1 + fraction) to 1 + fraction. A clip's tight box tells the extent of the motion to come; the jitter blurs that.
+
+    Args:
+        box: (4,) x, y, w, h.
+        key: the clip's name.
+        fraction: 0 switches it off.
+        seed: another seed gives other boxes.
+    """
+    if fraction == 0:
+        return box
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    rng = np.random.default_rng([seed, int.from_bytes(digest, "little")])
+    dx, dy, grow = rng.uniform(-1, 1, 3)
+    x, y, w, h = box
+    factor = (1 + fraction) ** grow
+    centre_x, centre_y = x + w / 2 + dx * fraction * w, y + h / 2 + dy * fraction * h
+    return np.array([centre_x - w * factor / 2, centre_y - h * factor / 2, w * factor, h * factor])
+
+
+def fill_boxes(boxes: Boxes, fallback: NDArray[np.floating]) -> Boxes:
+    """Replaces rows without area or with NaN by `fallback` (4,)."""
+    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
+    return np.where(bad[:, None], np.asarray(fallback, np.float32), boxes)
+
+
+def track_norms(
+    joints: NDArray[np.float32],
+    visible: NDArray[np.uint8],
+    skeleton: Skeleton,
+    frame: Boxes,
+    clip: NDArray[np.floating],
+) -> NDArray[np.float32]:
+    """(T, M) normalisers in the order of `types.NORMS`; `head` stays NaN (no video format here labels a head box).
+
+    Args:
+        joints: (T, K, 2).
+        visible: (T, K).
+        skeleton: names the torso's two joints.
+        frame: (T, 4) each frame's own ground-truth box, unpadded and unjittered; NaN where there is none.
+        clip: (4,) the clip's unpadded and unjittered box.
+    """
+    norms = np.full((len(joints), len(NORMS)), np.nan, np.float32)
+    column = {name: i for i, name in enumerate(NORMS)}
+    norms[:, column["bbox"]] = frame[:, 2:].max(axis=1)
+    norms[:, column["clip"]] = max(clip[2], clip[3])
+    norms[:, column["area"]] = np.sqrt(frame[:, 2] * frame[:, 3])
+    a, b = (skeleton.index(name) for name in skeleton.torso)
+    torso = np.linalg.norm(joints[:, a] - joints[:, b], axis=-1)
+    both = (visible[:, a] != ABSENT) & (visible[:, b] != ABSENT)
+    norms[both, column["torso"]] = torso[both]
+    return norms
+
+
+def make_uids(clip: str, frames: int) -> NDArray[np.int64]:
+    """(T,) annotation ids from the clip's name: 48 bits of its BLAKE2b hash, then 12 bits of the frame number.
+
+    Raises:
+        BiposeError: a clip of more than 4096 frames.
+    """
+    if frames > 4096:
+        raise BiposeError(f"clip {clip}: {frames} frames, the limit is 4096; cut it into shorter clips")
+    head = int.from_bytes(hashlib.blake2b(clip.encode(), digest_size=6).digest(), "big")
+    return (head << 12) + np.arange(frames, dtype=np.int64)
+
+
+def check_uids(clips: list[str]) -> None:
+    """Raises BiposeError where two clips' names share their 48-bit hash (or the same name is listed twice)."""
+    seen: dict[bytes, str] = {}
+    for clip in clips:
+        digest = hashlib.blake2b(clip.encode(), digest_size=6).digest()
+        if digest in seen:
+            raise BiposeError(f"clips {seen[digest]} and {clip} have the same id; rename one of them")
+        seen[digest] = clip
+
+
+def held_out(cluster: str, fraction: float) -> bool:
+    """Whether a cluster belongs to the validation part: a fixed pseudo-random number of its name is below `fraction`."""
+    digest = hashlib.blake2b(f"val:{cluster}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def source_title(clip: str, action: str) -> str:
+    """The title of a clip's source: its name without the numbered suffix and, where it has them, HMDB's tags.
+
+    HMDB names are TITLE_ACTION_bodyparts_camera_people_view_quality_NUMBER; clips of one TITLE come from one video, whatever
+    the tags. "Torwarttraining_catch_u_cm_np1_le_bad_6" -> "Torwarttraining", "scene00012_0" -> "scene00012".
+    """
+    tagged = re.fullmatch(rf"(.+?)_{re.escape(action)}(_[a-z]{{1,3}}){{2}}_np\d(_[a-z]{{2,3}}){{2}}_\d+", clip)
+    return tagged[1] if tagged else re.sub(r"_\d+$", "", clip)

@@ -1,0 +1,242 @@
+"""Where pixels come from: folders of images and video files, as `FrameSource`s.
+
+Readers build these without opening a picture; pixels are read when a sample is drawn. A video is decoded from its start and
+kept, whole, in a small cache of the process, since a sample reads most of its clip and the next one may read it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bipose_lit.types import BiposeError
+
+Image = NDArray[np.uint8]
+
+CACHE_BYTES = 96 * 2**20
+"""Decoded video kept per process (about a dozen clips of 32 frames at 320x240)."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+
+
+def read_image(path: Path) -> Image:
+    """An image file as RGB (H, W, 3) uint8.
+
+    OpenCV fills the missing part of a truncated JPEG with grey and reports nothing, so completeness is checked first.
+
+    Raises:
+        BiposeError: missing, truncated, damaged, or not an image.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BiposeError(f"{path}: cannot read the image ({error.strerror}); check the data set's folder") from error
+    fault = _fault(data)
+    image = None if fault else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise BiposeError(f"{path}: {fault or 'not an image that OpenCV reads'}; copy or download the file again")
+    return np.asarray(image, np.uint8)
+
+
+def _fault(data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    # A few bytes may follow the end marker in files that were padded or carry a maker's trailer.
+    if data.startswith(_JPEG) and data.rfind(b"\xff\xd9", -1024) < 0:
+        return "truncated JPEG"
+    if data.startswith(_PNG):
+        at = len(_PNG)
+        while at + 12 <= len(data):
+            size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+            end = at + 12 + size
+            if end > len(data):
+                return "truncated PNG"
+            if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+                return f"damaged PNG (checksum of {kind.decode('latin1')})"
+            if kind == b"IEND":
+                return ""
+            at = end
+        return "truncated PNG"
+    return ""
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height, from a PNG's header or else by decoding.
+
+    Raises:
+        BiposeError: as `read_image`.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        raise BiposeError(f"{path}: cannot read the image ({error.strerror}); check the data set's folder") from error
+    if head.startswith(_PNG) and len(head) == 24:
+        return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    height, width = read_image(path).shape[:2]
+    return width, height
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a video file holds: frames (counted, not as its header says), width and height, frames per second (0 unknown)."""
+
+    frames: int
+    size: tuple[int, int]
+    fps: float
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """Counts the coded frames of a video without decoding them (the frame count in a header is often wrong).
+
+    Raises:
+        BiposeError: missing, truncated (an AVI shorter than its RIFF header says), or not a video.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+        if head[:4] == b"RIFF" and path.stat().st_size < int.from_bytes(head[4:8], "little") + 8:
+            raise BiposeError(f"{path}: truncated AVI; copy or download the file again")
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise BiposeError(f"{path}: holds no video")
+            stream = container.streams.video[0]
+            size, rate = (int(stream.width), int(stream.height)), stream.average_rate
+            count = sum(1 for packet in container.demux(stream) if packet.size)
+    except av.FFmpegError as error:
+        raise BiposeError(f"{path}: not a readable video ({error.strerror}); copy or download it again") from error
+    except OSError as error:
+        raise BiposeError(f"{path}: cannot read the video ({error.strerror}); check the data set's folder") from error
+    return VideoInfo(count, size, float(rate) if rate else 0.0)
+
+
+def decode_video(path: Path) -> list[Image]:
+    """All frames of a video in order, RGB (H, W, 3) uint8, read-only arrays. One thread.
+
+    Raises:
+        BiposeError: missing or not a video.
+    """
+    probe_video(path)
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    frames: list[Image] = []
+    try:
+        while True:
+            found, bgr = video.read()
+            if not found:
+                break
+            frame = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+            frame.flags.writeable = False
+            frames.append(frame)
+    finally:
+        video.release()
+    if not frames:
+        raise BiposeError(f"{path}: no frame could be decoded; copy or download the file again")
+    return frames
+
+
+_cache: OrderedDict[tuple[str, int, int], list[Image]] = OrderedDict()
+
+
+def _cached_video(path: Path) -> list[Image]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise BiposeError(f"{path}: cannot read the video ({error.strerror}); check the data set's folder") from error
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if key in _cache:
+        _cache.move_to_end(key)
+        return _cache[key]
+    frames = decode_video(path)
+    _cache[key] = frames
+    while len(_cache) > 1 and sum(len(f) * f[0].nbytes for f in _cache.values()) > CACHE_BYTES:
+        _cache.popitem(last=False)
+    return frames
+
+
+def _digest(root: Path, names: Sequence[str]) -> str:
+    """Hash of names and sizes of all files and of 4 KiB at the start, middle and end of the first and last one.
+
+    Sizes of compressed pictures betray nearly any change; hashing every byte of a large set would take minutes per run.
+    Times are left out: a copy of the data is the same data. A missing file is part of the fingerprint, not an error.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for position, name in enumerate(names):
+        try:
+            size = (root / name).stat().st_size
+            digest.update(f"{name}:{size}\n".encode())
+            if position in (0, len(names) - 1):
+                with (root / name).open("rb") as file:
+                    for start in (0, size // 2, max(0, size - 4096)):
+                        file.seek(start)
+                        digest.update(file.read(4096))
+        except OSError:
+            digest.update(f"{name}:missing\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FolderFrames:
+    """Frames that are image files.
+
+    Attributes:
+        root: the data set's folder.
+        names: the frames' paths relative to it, in order of time.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, frames: Sequence[int]) -> list[Image]:
+        """RGB images (H, W, 3). BiposeError for a missing, truncated or damaged file."""
+        return [read_image(self.root / self.names[frame]) for frame in frames]
+
+    def fingerprint(self) -> str:
+        """See `_digest`."""
+        return _digest(self.root, self.names)
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """Frames of one video file.
+
+    Attributes:
+        root: the data set's folder.
+        name: the video's path relative to it.
+        count: frames, by counting (`probe_video`); the first `count` are the track's.
+    """
+
+    root: Path
+    name: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, frames: Sequence[int]) -> list[Image]:
+        """RGB images (H, W, 3), read-only. BiposeError for a missing or damaged file or one with too few frames."""
+        if not len(frames):
+            return []
+        decoded = _cached_video(self.root / self.name)
+        if max(frames) >= len(decoded):
+            raise BiposeError(
+                f"{self.root / self.name}: {len(decoded)} frames decode where {self.count} are expected; "
+                "copy or download the file again"
+            )
+        return [decoded[frame] for frame in frames]
+
+    def fingerprint(self) -> str:
+        """See `_digest`."""
+        return _digest(self.root, (self.name,))

@@ -1,0 +1,141 @@
+"""PoseModule: a network, a codec, a loss and a recipe as a LightningModule. Metrics are a callback's business."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from bipose_lit import geometry
+from bipose_lit.callbacks.evaluation import Evaluation
+from bipose_lit.codecs.base import TargetCodec
+from bipose_lit.losses import PoseLoss
+from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain
+from bipose_lit.models.network import PoseNetwork
+from bipose_lit.recipe import Recipe
+from bipose_lit.types import ABSENT, ClipBatch
+from bipose_lit.weights import load_parts
+
+
+class PoseModule(L.LightningModule):
+    """Trains and evaluates a `PoseNetwork`.
+
+    The hyperparameters in its checkpoints are plain data (class paths and arguments), whether it was made by the command line or
+    in a notebook, so `PoseModule.load_from_checkpoint(path)` alone rebuilds it.
+
+    Args:
+        backbone: images to feature maps.
+        decoder: feature maps to what the codec decodes.
+        codec: joints to training targets and predictions to joints.
+        loss: compares the two.
+        temporal: head over time on feature maps; null for the per-frame model.
+        pool: head over time on pooled vectors, before a regression decoder.
+        joints: number of joints K.
+        size: width and height of the crops.
+        weights: safetensors file that parts start from (`bipose_lit.weights`); null for the parts' own start.
+        weights_for: which parts: "backbone", "decoder", "temporal", "pool".
+        freeze_backbone: train everything but the backbone, whose BatchNorm stays as it is.
+        flip_test: average predictions with those of the mirrored pictures.
+        recipe: optimiser and schedule.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: PoseDecoder,
+        codec: TargetCodec,
+        loss: PoseLoss,
+        temporal: TemporalHead | None = None,
+        pool: TemporalHead | None = None,
+        joints: int = 15,
+        size: tuple[int, int] = (128, 128),
+        weights: str | None = None,
+        weights_for: list[str] | None = None,
+        freeze_backbone: bool = False,
+        flip_test: bool = False,
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__()
+        recipe = recipe or Recipe()
+        weights_for = weights_for or ["backbone", "decoder"]
+        hyperparameters = {k: plain(v) for k, v in locals().items() if k not in ("self", "__class__")}
+        self.save_hyperparameters({**hyperparameters, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
+        size = (size[0], size[1])
+        codec.build(joints, size)
+        loss.check(codec)
+        self.network = PoseNetwork(
+            backbone, decoder, temporal=temporal, pool=pool, joints=joints, size=size, freeze_backbone=freeze_backbone
+        )
+        self.codec = codec
+        self.loss = loss
+        self.recipe = recipe
+        self.weights, self.weights_for = weights, weights_for
+        self.flip_test = flip_test
+        self._restored = False
+
+    def setup(self, stage: str) -> None:
+        """Loads the starting weights, unless a checkpoint replaces them anyway."""
+        if self._restored or self.trainer.ckpt_path is not None:
+            return
+        self._restored = True
+        self.network.backbone.initialise()
+        if self.weights is not None:
+            load_parts(self.network, Path(self.weights), self.weights_for)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._restored = True
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [] if any(isinstance(c, Evaluation) for c in self.trainer.callbacks) else [Evaluation()]  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.recipe.build(self.network, self.network.backbone)
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = {"scheduler": self.recipe.scheduler(optimizer, total), "interval": "step", "name": "lr"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        select = batch.valid if batch.supervise is None else batch.supervise
+        target, weight = self.codec.encode(batch.joints[select], batch.visible[select])
+        parts: dict[str, Tensor] = {}
+        for stage in self.network(batch, select):
+            for name, value in self.loss(stage, target, weight).items():
+                parts[name] = parts.get(name, value.new_zeros(())) + value
+        self.log_dict({f"train/{k}": v.detach() for k, v in parts.items()}, batch_size=len(batch))
+        return parts["loss"]
+
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
+        return self.predict_step(batch, batch_idx)
+
+    def test_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
+        return self.predict_step(batch, batch_idx)
+
+    @torch.no_grad()
+    def predict_step(self, batch: ClipBatch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Joints in original pixels.
+
+        Returns:
+            joints (B, T, K, 2), score (B, T, K), zero where not valid; loss (), over labelled joints of all valid frames.
+        """
+        encoded = self.network(batch, batch.valid)[-1]
+        if self.flip_test:
+            mirrored = self.codec.flip(self.network(batch.flipped(), batch.valid)[-1])
+            encoded = {key: (value + mirrored[key]) / 2 for key, value in encoded.items()}
+        rows, row_score = self.codec.decode(encoded)
+        rows = geometry.apply(batch.to_image[batch.valid], rows.float())
+        joints = batch.joints.new_zeros(batch.joints.shape)
+        joints[batch.valid] = rows
+        score = batch.joints.new_zeros(batch.joints.shape[:-1])
+        score[batch.valid] = row_score.float()
+        out = {"joints": joints, "score": score}
+        visible = batch.visible[batch.valid]
+        if bool((visible != ABSENT).any()):
+            target, weight = self.codec.encode(batch.joints[batch.valid], visible)
+            out["loss"] = self.loss(encoded, target, weight)["loss"]
+        return out
+
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+        return batch.to(device, non_blocking=True)

@@ -1,0 +1,114 @@
+"""How a network is trained: optimiser and learning-rate schedule as plain configuration.
+
+The paper's recipe is `Recipe()` as it stands: SGD, 0.001, momentum 0.9, constant rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from bipose_lit.types import BiposeError
+
+
+@dataclass
+class Recipe:
+    """Optimiser and schedule.
+
+    Attributes:
+        optimizer: "sgd" (with momentum), "adam" or "adamw".
+        lr: peak learning rate of all parts but the backbone.
+        backbone_lr: factor on it for the backbone (0 is not a way to freeze: use `freeze_backbone`).
+        weight_decay: applies to weights of two and more dimensions, not to biases and normalisation.
+        momentum: SGD alone.
+        betas: Adam and AdamW.
+        schedule: "constant"; "step": times `gamma` at each milestone; "cosine" or "linear": from the peak to `final`.
+        warmup: steps of linear warm-up, or a fraction of all steps if below 1.
+        milestones: for "step", fractions of all steps (SimpleBaselines drops at 90 and 120 of 140 epochs: 0.643, 0.857).
+        gamma: for "step".
+        final: factor that "cosine" and "linear" end at.
+    """
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 1e-3
+    backbone_lr: float = 1.0
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["constant", "step", "cosine", "linear"] = "constant"
+    warmup: float = 0.0
+    milestones: list[float] = field(default_factory=list)
+    gamma: float = 0.1
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or self.warmup < 0:
+            raise BiposeError(
+                f"recipe: lr {self.lr}, weight_decay {self.weight_decay} or warmup {self.warmup} is out of range; "
+                "lr must be above 0, the others not below"
+            )
+        if any(not 0 < m < 1 for m in self.milestones):
+            raise BiposeError(f"recipe: milestones {self.milestones} are fractions of all steps, between 0 and 1")
+        if self.schedule == "step" and not self.milestones:
+            raise BiposeError("recipe: schedule 'step' needs milestones (fractions of all steps)")
+
+    def build(self, network: nn.Module, backbone: nn.Module | None) -> Optimizer:
+        """The optimiser over the trainable parameters; BiposeError if there is none."""
+        inner = {id(p) for p in backbone.parameters()} if backbone is not None else set()
+        groups = []
+        for is_backbone in (False, True):
+            for decays in (True, False):
+                chosen = [
+                    p
+                    for p in network.parameters()
+                    if p.requires_grad and (id(p) in inner) == is_backbone and (p.ndim > 1) == decays
+                ]
+                if chosen:
+                    groups.append(
+                        {
+                            "params": chosen,
+                            "lr": self.lr * (self.backbone_lr if is_backbone else 1.0),
+                            "weight_decay": self.weight_decay if decays else 0.0,
+                        }
+                    )
+        if not groups:
+            raise BiposeError("model: no trainable parameter; unfreeze the backbone or add a decoder")
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=_fusable(groups))
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, lr=self.lr, betas=self.betas, fused=_fusable(groups))
+
+    def factor(self, total: int) -> Callable[[int], float]:
+        """The schedule as a factor on the peak rate by step (0-based), for `total` steps."""
+        warmup = round(self.warmup * total) if self.warmup < 1 else round(self.warmup)
+
+        def at(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            if self.schedule == "constant":
+                return 1.0
+            if self.schedule == "step":
+                return float(self.gamma ** sum(step >= m * total for m in self.milestones))
+            progress = min(1.0, (step - warmup) / max(1, total - warmup))
+            curve = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
+            return self.final + (1 - self.final) * curve
+
+        return at
+
+    def scheduler(self, optimizer: Optimizer, total: int) -> LambdaLR:
+        """A per-step scheduler."""
+        return LambdaLR(optimizer, self.factor(total))
+
+
+def _fusable(groups: Iterable[dict]) -> bool:
+    """Fused optimisers take floating-point parameters only, on one of these devices."""
+    return all(
+        p.device.type in ("cpu", "cuda") and torch.is_floating_point(p) for group in groups for p in group["params"]
+    )

@@ -1,0 +1,155 @@
+"""Skeletons: joints, left/right swaps, limbs, sigmas and reference segments, all by name; indices are derived, never typed.
+
+Sources: COCO sigmas from pycocotools' `Params.setKpParams`; joint orders from each data set's own documentation (JHMDB:
+Jhuang et al. 2013; Penn Action: Zhang et al. 2013; MPII: Andriluka et al. 2014).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A set of joints.
+
+    Attributes:
+        name: the data set's name for it.
+        joints: joint names in storage order. Left and right are the person's own.
+        swaps: pairs of names that a horizontal flip exchanges.
+        limbs: pairs of names to draw.
+        sigmas: OKS fall-off per joint (COCO), empty where the data set defines none.
+        torso: the two joints whose distance normalises PCK by torso.
+        groups: joints reported together, e.g. "wrist" for both wrists.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    swaps: tuple[tuple[str, str], ...]
+    limbs: tuple[tuple[str, str], ...]
+    torso: tuple[str, str] = ("left_shoulder", "right_hip")
+    sigmas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = set(self.joints)
+        named = [n for pair in (*self.swaps, *self.limbs, self.torso) for n in pair]
+        unknown = sorted(set(named) - known)
+        if unknown or len(known) != len(self.joints):
+            raise ValueError(f"skeleton {self.name}: unknown or repeated joints {unknown or self.joints}")
+        if self.sigmas and len(self.sigmas) != len(self.joints):
+            raise ValueError(f"skeleton {self.name}: {len(self.sigmas)} sigmas for {len(self.joints)} joints")
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def index(self, joint: str) -> int:
+        """Position of a joint; ValueError if the skeleton lacks it."""
+        return self.joints.index(joint)
+
+    @cached_property
+    def flip(self) -> np.ndarray:
+        """(K,) permutation that a horizontal flip applies: flipped[k] = original[flip[k]]."""
+        order = np.arange(len(self.joints))
+        for left, right in self.swaps:
+            a, b = self.index(left), self.index(right)
+            order[a], order[b] = b, a
+        return order
+
+    @cached_property
+    def limb_indices(self) -> np.ndarray:
+        """(L, 2) joint indices of the limbs."""
+        return np.array([(self.index(a), self.index(b)) for a, b in self.limbs], dtype=np.int64).reshape(-1, 2)
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Joints with their left and right taken together, in order of first appearance: {"wrist": (9, 10), ...}."""
+        found: dict[str, list[int]] = {}
+        for i, joint in enumerate(self.joints):
+            found.setdefault(joint.removeprefix("left_").removeprefix("right_"), []).append(i)
+        return {name: tuple(ids) for name, ids in found.items()}
+
+    def mapping_from(self, other: Skeleton) -> np.ndarray:
+        """(K,) indices into `other` by joint name, -1 where `other` lacks the joint."""
+        return np.array([other.joints.index(j) if j in other.joints else -1 for j in self.joints], dtype=np.int64)
+
+
+def _sides(*names: str) -> tuple[tuple[str, str], ...]:
+    return tuple((f"left_{n}", f"right_{n}") for n in names)
+
+
+_LIMBS_BODY = (
+    ("left_shoulder", "left_elbow"),
+    ("left_elbow", "left_wrist"),
+    ("right_shoulder", "right_elbow"),
+    ("right_elbow", "right_wrist"),
+    ("left_hip", "left_knee"),
+    ("left_knee", "left_ankle"),
+    ("right_hip", "right_knee"),
+    ("right_knee", "right_ankle"),
+)
+_TRUNK = (
+    ("left_shoulder", "right_shoulder"),
+    ("left_shoulder", "left_hip"),
+    ("right_shoulder", "right_hip"),
+    ("left_hip", "right_hip"),
+)
+
+COCO = Skeleton(
+    name="coco",
+    joints=(
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+        "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+        "right_ankle",
+    ),
+    swaps=_sides("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"),
+    limbs=(
+        *_LIMBS_BODY, *_TRUNK, ("nose", "left_eye"), ("nose", "right_eye"), ("left_eye", "left_ear"),
+        ("right_eye", "right_ear"),
+    ),
+    sigmas=(
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
+        0.089,
+    ),
+)  # fmt: skip
+
+MPII = Skeleton(
+    name="mpii",
+    joints=(
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax",
+        "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow",
+        "left_wrist",
+    ),
+    swaps=_sides("ankle", "knee", "hip", "wrist", "elbow", "shoulder"),
+    limbs=(
+        *_LIMBS_BODY, ("pelvis", "thorax"), ("thorax", "upper_neck"), ("upper_neck", "head_top"),
+        ("pelvis", "left_hip"), ("pelvis", "right_hip"), ("thorax", "left_shoulder"), ("thorax", "right_shoulder"),
+    ),
+)  # fmt: skip
+
+PENN_ACTION = Skeleton(
+    name="penn_action",
+    joints=(
+        "head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
+        "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    ),
+    swaps=_sides("shoulder", "elbow", "wrist", "hip", "knee", "ankle"),
+    limbs=(*_LIMBS_BODY, *_TRUNK, ("head", "left_shoulder"), ("head", "right_shoulder")),
+)  # fmt: skip
+
+JHMDB = Skeleton(
+    name="jhmdb",
+    joints=(
+        "neck", "belly", "face", "right_shoulder", "left_shoulder", "right_hip", "left_hip", "right_elbow",
+        "left_elbow", "right_knee", "left_knee", "right_wrist", "left_wrist", "right_ankle", "left_ankle",
+    ),
+    swaps=_sides("shoulder", "hip", "elbow", "knee", "wrist", "ankle"),
+    limbs=(
+        *_LIMBS_BODY, ("face", "neck"), ("neck", "belly"), ("neck", "left_shoulder"), ("neck", "right_shoulder"),
+        ("belly", "left_hip"), ("belly", "right_hip"),
+    ),
+)  # fmt: skip
+
+SKELETONS = {s.name: s for s in (COCO, MPII, PENN_ACTION, JHMDB)}

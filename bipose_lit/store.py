@@ -1,0 +1,181 @@
+"""What a run leaves behind, written atomically and read without torch: result.json is the truth, dashboards mirror it.
+
+A run is a folder runs/NAME/ARM/seedK/ with config.yaml, result.json, predictions-SPLIT.npz, history.jsonl, checkpoints/ and
+wandb/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bipose_lit.types import BiposeError
+
+SCHEMA = 1
+RESULT, CONFIG, HISTORY = "result.json", "config.yaml", "history.jsonl"
+
+
+@dataclass
+class Predictions:
+    """Every scored person of one split, de-duplicated by uid and sorted by it; N persons-in-frames, K joints.
+
+    Attributes:
+        uid: (N,) annotation ids.
+        clip: (N,) index into `clips` and `clusters`.
+        frame: (N,) frame number in the clip.
+        pred: (N, K, 2) predicted joints, original pixels; NaN never occurs.
+        score: (N, K) confidence of the prediction.
+        joints: (N, K, 2) labels, original pixels.
+        visible: (N, K) ABSENT, OCCLUDED, VISIBLE.
+        norms: (N, M), see `types.NORMS`.
+        fps: (N,) frames per second of the clip, 0 where unknown.
+        clips: names of the clips.
+        clusters: cluster of each clip (same length as `clips`).
+        joint_names: K names.
+        data: the data's name with split and box rule.
+    """
+
+    uid: NDArray[np.int64]
+    clip: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    pred: NDArray[np.float32]
+    score: NDArray[np.float32]
+    joints: NDArray[np.float32]
+    visible: NDArray[np.uint8]
+    norms: NDArray[np.float32]
+    fps: NDArray[np.float32]
+    clips: tuple[str, ...]
+    clusters: tuple[str, ...]
+    joint_names: tuple[str, ...]
+    data: str
+
+    def save(self, path: Path) -> None:
+        """Writes a compressed npz atomically; equal predictions give equal bytes."""
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        with atomic(path, "wb") as handle:
+            np.savez_compressed(handle, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Reads what `save` wrote.
+
+        Raises:
+            BiposeError: missing or damaged file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
+        except (OSError, KeyError, ValueError) as error:
+            raise BiposeError(
+                f"cannot read predictions {path}: {error}; delete the run's folder to repeat it"
+            ) from error
+        for name in ("clips", "clusters", "joint_names"):
+            values[name] = tuple(str(v) for v in values[name])
+        values["data"] = str(values["data"])
+        return cls(**values)
+
+
+@dataclass
+class RunResult:
+    """One finished (or failed) run.
+
+    Attributes:
+        name: the manifest's name (W&B group).
+        arm: the arm (W&B job_type).
+        seed: the seed.
+        status: "finished" or "failed".
+        metrics: by protocol name, e.g. "test/pck@0.1[clip,clip-box]"; fractions, pixels or units named by the metric.
+        measured: what differs between equal runs: train_seconds, ms_per_frame, start_seconds, peak_memory_mb, ...
+        facts: parameters, trainable_parameters, flops_per_frame, look_ahead_frames (null: the whole clip), steps, ...
+        scorings: how often each split was scored, e.g. {"test": 1}.
+        predictions: file name of the predictions by split, relative to the run's folder.
+        config_hash: of the resolved configuration.
+        data_fingerprint: of the files that were read.
+        weights_hash: sha256 of the final weights.
+        commit: git commit of the code, with "+" if the tree was dirty, "" outside a checkout.
+        versions: of the packages that matter.
+        error: one line, if failed.
+    """
+
+    name: str
+    arm: str
+    seed: int
+    status: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    scorings: dict[str, int] = field(default_factory=dict)
+    predictions: dict[str, str] = field(default_factory=dict)
+    config_hash: str = ""
+    data_fingerprint: str = ""
+    weights_hash: str = ""
+    commit: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    schema: int = SCHEMA
+
+    def save(self, folder: Path) -> None:
+        """Writes FOLDER/result.json atomically, keys sorted."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic(folder / RESULT) as handle:
+            json.dump(asdict(self), handle, indent=1, sort_keys=True)
+            handle.write("\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> RunResult | None:
+        """Reads FOLDER/result.json; None if there is none yet.
+
+        Raises:
+            BiposeError: a damaged file or one of another schema.
+        """
+        path = folder / RESULT
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(path.read_text())
+            result = cls(**data)
+        except (ValueError, TypeError) as error:
+            raise BiposeError(f"{path} is damaged ({error}); delete the folder to repeat the run") from error
+        if result.schema != SCHEMA:
+            raise BiposeError(f"{path} has schema {result.schema}, this version reads {SCHEMA}; repeat the run")
+        return result
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A handle whose content replaces `path` only when the block ends without an error (same folder, fsync, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, mode) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def run_folder(out: Path, name: str, arm: str, seed: int) -> Path:
+    """OUT/NAME/ARM/seedK."""
+    return out / name / arm / f"seed{seed}"
+
+
+def runs(out: Path) -> Iterator[tuple[Path, RunResult]]:
+    """All results below a folder, in path order."""
+    for path in sorted(out.rglob(RESULT)):
+        result = RunResult.load(path.parent)
+        if result is not None:
+            yield path.parent, result

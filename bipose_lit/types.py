@@ -1,0 +1,101 @@
+"""What flows through bipose: one batch type, one feature contract, one error.
+
+Legend of the shapes used everywhere: B clips, T frames, K joints, C channels, H W image, h w feature map, N flat frames
+(the True entries of a (B, T) mask in row-major order), M normalisers. A still image is a clip with T = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Bool, Float, Int, UInt8
+    from torch import Tensor
+
+ABSENT, OCCLUDED, VISIBLE = 0, 1, 2
+"""Visibility of a joint: not labelled; labelled but hidden; labelled and seen (COCO's convention)."""
+
+NORMS = ("bbox", "clip", "torso", "head", "area")
+"""Normalisers of errors, in this order in every `norms` tensor, in ORIGINAL pixels (area: square root of the area).
+
+bbox: max(w, h) of the frame's own ground-truth box; clip: max(w, h) of the clip's unpadded box; torso: left shoulder to
+right hip; head: 0.6 x head-box diagonal (PCKh). NaN where the data set does not define one.
+"""
+
+
+class BiposeError(Exception):
+    """A failure that the user can mend. The message is one line: what, where, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """What a backbone hands on: number of channels and the stride against the input image (as timm's feature_info)."""
+
+    channels: int
+    stride: int
+
+
+Encoded: TypeAlias = "dict[str, Tensor]"
+"""What a decoder predicts and a codec encodes; the keys are the codec's (`heatmaps` (N,K,h,w), `xy` (N,K,2), ...)."""
+
+
+@dataclass
+class ClipBatch:
+    """A batch of clips of single persons, padded at the end to the longest; `valid` tells real frames from padding.
+
+    Exactly one of `images` and `features` is set: pixels, or what a frozen backbone made of them.
+
+    Attributes:
+        images: RGB crops.
+        features: cached feature maps (float16 or float32).
+        valid: True for real frames. False frames hold zeros and must influence nothing.
+        supervise: frames that the training loss reads (a subset of valid); evaluation ignores it.
+        joints: crop pixels; 0 where absent.
+        visible: ABSENT, OCCLUDED or VISIBLE.
+        to_image: affine that takes crop pixels to original pixels.
+        norms: see NORMS; original pixels.
+        box_score: detector score of the box, 1 for ground truth.
+        uid: annotation id of the person in the frame; -1 in padding. Metrics de-duplicate by it.
+        clip: index of the clip in the index of the data set; with `cluster` and `names` looked up there.
+        frame: position of the frame in its whole clip (not in the sampled window).
+        fps: frames per second; 0 where unknown.
+    """
+
+    valid: Bool[Tensor, "B T"]
+    joints: Float[Tensor, "B T K 2"]
+    visible: UInt8[Tensor, "B T K"]
+    to_image: Float[Tensor, "B T 2 3"]
+    norms: Float[Tensor, "B T M"]
+    box_score: Float[Tensor, "B T"]
+    uid: Int[Tensor, "B T"]
+    clip: Int[Tensor, " B"]
+    frame: Int[Tensor, "B T"]
+    fps: Float[Tensor, " B"]
+    images: UInt8[Tensor, "B T 3 H W"] | None = None
+    features: Float[Tensor, "B T C h w"] | None = None
+    supervise: Bool[Tensor, "B T"] | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
+        """The same batch on another device (Lightning calls this through the module's transfer hook)."""
+        moved = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                moved[field.name] = value.to(device, non_blocking=non_blocking)
+        return replace(self, **moved)
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory (the DataLoader's pin_memory protocol)."""
+        return replace(
+            self,
+            **{
+                field.name: value.pin_memory()
+                for field in fields(self)
+                if (value := getattr(self, field.name)) is not None
+            },
+        )
+
+    def __len__(self) -> int:
+        return int(self.valid.shape[0])

@@ -1,0 +1,70 @@
+"""Weights of a network's parts as safetensors files: no pickles, and every name must match."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bipose_lit.types import BiposeError
+
+
+def save_parts(
+    network: nn.Module,
+    path: Path,
+    parts: Iterable[str] = ("backbone", "decoder"),
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes the named sub-modules of a network; floating-point tensors in `dtype` if given (half the file at float16)."""
+    chosen = {k: v.detach().cpu() for k, v in network.state_dict().items() if k.split(".")[0] in set(parts)}
+    if dtype is not None:
+        chosen = {k: v.to(dtype) if v.is_floating_point() else v for k, v in chosen.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in chosen.items()}, str(path), metadata=dict(metadata or {}))
+
+
+def load_parts(network: nn.Module, path: Path, parts: Iterable[str] = ("backbone", "decoder")) -> None:
+    """Loads what `save_parts` wrote into the same sub-modules.
+
+    Raises:
+        BiposeError: a missing or damaged file, or any tensor that is missing, left over or of another shape.
+    """
+    wanted = set(parts)
+    tensors = {k: v for k, v in read(path).items() if k.split(".")[0] in wanted}
+    own = {k: v for k, v in network.state_dict().items() if k.split(".")[0] in wanted}
+    wrong = sorted(set(own) ^ set(tensors)) + sorted(
+        k for k in set(own) & set(tensors) if own[k].shape != tensors[k].shape
+    )
+    if wrong or not own:
+        shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        raise BiposeError(
+            f"weights {path} do not fit the model's {sorted(wanted)}: {shown or 'no such part'}; "
+            "use the backbone and decoder they were trained with, or name the fitting parts in model.weights_for"
+        )
+    network.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()}, strict=False)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; BiposeError if it is missing or damaged."""
+    if not path.is_file():
+        raise BiposeError(f"weights {path} not found; give the path of a safetensors file in model.weights")
+    try:
+        return load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise BiposeError(f"weights {path} cannot be read ({error}); fetch or make the file again") from error
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 over names, types, shapes and bytes of a module's parameters and buffers, in name order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
