@@ -71,6 +71,7 @@ class PoseModule(L.LightningModule):
         )
         self.codec = codec
         self.loss = loss
+        self.joints, self.size = joints, size
         self.recipe = recipe
         self.weights, self.weights_for = weights, weights_for
         self.flip_test = flip_test
@@ -78,7 +79,12 @@ class PoseModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Loads the starting weights, unless a checkpoint replaces them anyway."""
-        if self._restored or self.trainer.ckpt_path is not None:
+        if self.trainer.ckpt_path is None:
+            self.start_from_weights()
+
+    def start_from_weights(self) -> None:
+        """Loads the parts' pretrained weights and `weights`, once; a module from a checkpoint keeps its own."""
+        if self._restored:
             return
         self._restored = True
         self.network.backbone.initialise()

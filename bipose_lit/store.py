@@ -1,16 +1,17 @@
 """What a run leaves behind, written atomically and read without torch: result.json is the truth, dashboards mirror it.
 
-A run is a folder runs/NAME/ARM/seedK/ with config.yaml, result.json, predictions-SPLIT.npz, history.jsonl, checkpoints/ and
-wandb/.
+A run is a folder runs/NAME/ARM/seedK/ with config.yaml, result.json, predictions-SPLIT.npz, history.jsonl,
+checkpoints/ and wandb/.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from bipose_lit.types import BiposeError
 
 SCHEMA = 1
-RESULT, CONFIG, HISTORY = "result.json", "config.yaml", "history.jsonl"
+RESULT, CONFIG, HISTORY, WEIGHTS = "result.json", "config.yaml", "history.jsonl", "weights.safetensors"
+SPEC = "spec.json"
 
 
 @dataclass
@@ -148,6 +150,99 @@ class RunResult:
         if result.schema != SCHEMA:
             raise BiposeError(f"{path} has schema {result.schema}, this version reads {SCHEMA}; repeat the run")
         return result
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run to be done; plain data, so that it can be handed to another process or machine.
+
+    Attributes:
+        name: the manifest's name.
+        arm: the arm; "stage1" and "tune/ARM/trialT" are runs that serve other runs.
+        seed: the seed.
+        folder: where everything about the run goes.
+        config: the resolved configuration, with the seed in it.
+        threads: number of threads of the run; fixed by the manifest, since results depend on it in the last bit.
+        question: the manifest's question.
+        tags: free words ("trial", "tune", "stage1", "frozen", "full").
+        config_hash: of `config`, as `config_hash` computes it; the run copies it into its result.
+        score: splits that are scored once, after the fit. Tuning runs never see "test".
+    """
+
+    name: str
+    arm: str
+    seed: int
+    folder: Path
+    config: dict[str, Any]
+    threads: int = 1
+    question: str = ""
+    tags: tuple[str, ...] = ()
+    config_hash: str = ""
+    score: tuple[str, ...] = ("val", "test")
+
+    def save(self) -> Path:
+        """Writes FOLDER/spec.json atomically and returns its path."""
+        path = self.folder / SPEC
+        with atomic(path) as handle:
+            json.dump({**asdict(self), "folder": str(self.folder)}, handle, indent=1, sort_keys=True, default=str)
+            handle.write("\n")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> RunSpec:
+        """Reads what `save` wrote.
+
+        Raises:
+            BiposeError: missing or damaged file.
+        """
+        try:
+            data = json.loads(path.read_text())
+            data["folder"] = Path(data["folder"])
+            data["tags"], data["score"] = tuple(data["tags"]), tuple(data["score"])
+            return cls(**data)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise BiposeError(f"cannot read {path}: {error}; start the ablation again") from error
+
+
+UNHASHED = frozenset(
+    [
+        "trainer.default_root_dir",
+        "trainer.logger",
+        "trainer.enable_progress_bar",
+        "trainer.enable_model_summary",
+        "trainer.log_every_n_steps",
+        "data.root",
+        "data.cache",
+        "data.workers",
+        "data.num_workers",
+        "data.pin_memory",
+        "config",
+    ]
+)
+"""Options that do not change what is learned: places, displays, loading processes. The data has its own fingerprint."""
+
+
+def config_hash(config: Mapping[str, Any], replaced: Mapping[str, str] | None = None) -> str:
+    """sha256 (16 hexadecimal digits) of a resolved configuration as canonical JSON, without the options in `UNHASHED`.
+
+    Args:
+        config: the resolved configuration, plain data.
+        replaced: by dotted option, what stands for a value whose text says nothing (a weights file: its sha256).
+    """
+    replaced = replaced or {}
+
+    def walk(value: Any, path: str) -> Any:
+        if path in replaced:
+            return replaced[path]
+        if isinstance(value, Mapping):
+            inner = {str(k): (f"{path}.{k}" if path else str(k), v) for k, v in value.items()}
+            return {k: walk(v, p) for k, (p, v) in inner.items() if p not in UNHASHED}
+        if isinstance(value, list | tuple):
+            return [walk(v, f"{path}[]") for v in value]
+        return value
+
+    text = json.dumps(walk(config, ""), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -225,7 +225,7 @@ def mirror(
         )
         _fill(run, folder, result, images or {}, predictions)
         written = Path(run.settings.sync_dir)
-        run.finish(exit_code=0 if result.status == "finished" else 1, quiet=True)
+        run.finish(exit_code=0 if result.status == "finished" else 1)
     except wandb.errors.Error as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BiposeError(f"W&B refused {folder}: {reason}; set WANDB_MODE=offline to mirror locally") from error

@@ -50,6 +50,7 @@ class ClipBatch:
     Attributes:
         images: RGB crops.
         features: cached feature maps (float16 or float32).
+        mirrored: the same of the mirrored crop (evaluation from a cache only), for the flip test.
         valid: True for real frames. False frames hold zeros and must influence nothing.
         supervise: frames that the training loss reads (a subset of valid); evaluation ignores it.
         joints: crop pixels; 0 where absent.
@@ -76,6 +77,41 @@ class ClipBatch:
     images: UInt8[Tensor, "B T 3 H W"] | None = None
     features: Float[Tensor, "B T C h w"] | None = None
     supervise: Bool[Tensor, "B T"] | None = None
+    mirrored: Float[Tensor, "B T C h w"] | None = None
+
+    @classmethod
+    def blank(cls, valid: Bool[Tensor, "B T"], joints: int, **pictures: Tensor) -> ClipBatch:
+        """A batch without labels, for inference and timing; `pictures` sets `images` or `features`."""
+        clips, frames = valid.shape
+        identity = valid.new_zeros((clips, frames, 2, 3)).float()
+        identity[..., 0, 0] = identity[..., 1, 1] = 1
+        return cls(
+            valid=valid,
+            joints=valid.new_zeros((clips, frames, joints, 2)).float(),
+            visible=valid.new_zeros((clips, frames, joints)).byte(),
+            to_image=identity,
+            norms=valid.new_zeros((clips, frames, len(NORMS))).float().fill_(float("nan")),
+            box_score=valid.new_ones((clips, frames)).float(),
+            uid=valid.new_zeros((clips, frames)).long() - 1,
+            clip=valid.new_zeros(clips).long(),
+            frame=valid.new_zeros((clips, frames)).long(),
+            fps=valid.new_zeros(clips).float(),
+            **pictures,
+        )
+
+    def flipped(self) -> ClipBatch:
+        """The batch with mirrored pictures or features for a flip test; labels and `to_image` stay as they are.
+
+        Raises:
+            BiposeError: the batch holds features without their mirrored view.
+        """
+        if self.images is not None:
+            return replace(self, images=self.images.flip(-1))
+        if self.mirrored is None:
+            raise BiposeError(
+                "flip test: this batch of cached features holds no mirrored view; set model.flip_test false or data.cache null"
+            )
+        return replace(self, features=self.mirrored, mirrored=self.features)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
         """The same batch on another device (Lightning calls this through the module's transfer hook)."""

@@ -27,7 +27,9 @@ def test_environment_equals_pyproject(project: dict) -> None:
 def test_lock_has_hashes_and_no_index(project: dict) -> None:
     text = (ROOT / "requirements.lock").read_text()
     assert "://" not in text
-    pinned = re.findall(r"^([a-z0-9-]+)(?:\[[^]]*\])?==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M)
+    pinned = re.findall(
+        r"^([a-z0-9-]+)(?:\[[^]]*\])?==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M
+    )
     names = re.findall(r"^[a-z0-9][^=\s]*==", text, re.M)
     assert len(pinned) == len(names) > 50
     locked = {name for name, _, _ in pinned}

@@ -1,20 +1,19 @@
 """Boxes and normalisers that several readers share.
 
-Boxes are x, y, w, h in edge coordinates (pixel i covers i to i + 1), so a tight box around joints is one pixel wider than
-their coordinate range; see `geometry`.
+Boxes are x, y, w, h in edge coordinates (pixel i covers i to i + 1), so a tight box around joints is one pixel wider
+than their coordinate range; see `geometry`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bipose_lit.geometry import bounding_box
 from bipose_lit.skeletons import Skeleton
-from bipose_lit.types import ABSENT, NORMS, BiposeError
+from bipose_lit.types import ABSENT, NORMS
 
 Boxes = NDArray[np.float32]
 
@@ -33,8 +32,9 @@ def clip_box(joints: NDArray[np.float32], visible: NDArray[np.uint8]) -> NDArray
 def jitter_box(box: NDArray[np.float64], key: str, fraction: float, seed: int = 0) -> NDArray[np.float64]:
     """Moves and scales a box by amounts that depend on `key` and `seed` alone.
 
-    Centre: uniform within +-fraction of the width and of the height; size: one factor for both sides, log-uniform within
-    1 / (1 + fraction) to 1 + fraction. A clip's tight box tells the extent of the motion to come; the jitter blurs that.
+    Centre: uniform within +-fraction of the width and of the height; size: one factor for both sides, log-uniform
+    within 1 / (1 + fraction) to 1 + fraction. A clip's tight box tells the extent of the motion to come; the jitter
+    blurs that.
 
     Args:
         box: (4,) x, y, w, h.
@@ -53,10 +53,14 @@ def jitter_box(box: NDArray[np.float64], key: str, fraction: float, seed: int = 
     return np.array([centre_x - w * factor / 2, centre_y - h * factor / 2, w * factor, h * factor])
 
 
+def without_area(boxes: Boxes) -> NDArray[np.bool_]:
+    """(T,) True for rows (x, y, w, h) that hold NaN or enclose nothing."""
+    return np.asarray(~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= 0).any(axis=1))
+
+
 def fill_boxes(boxes: Boxes, fallback: NDArray[np.floating]) -> Boxes:
     """Replaces rows without area or with NaN by `fallback` (4,)."""
-    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
-    return np.where(bad[:, None], np.asarray(fallback, np.float32), boxes)
+    return np.where(without_area(boxes)[:, None], np.asarray(fallback, np.float32), boxes)
 
 
 def track_norms(
@@ -85,41 +89,3 @@ def track_norms(
     both = (visible[:, a] != ABSENT) & (visible[:, b] != ABSENT)
     norms[both, column["torso"]] = torso[both]
     return norms
-
-
-def make_uids(clip: str, frames: int) -> NDArray[np.int64]:
-    """(T,) annotation ids from the clip's name: 48 bits of its BLAKE2b hash, then 12 bits of the frame number.
-
-    Raises:
-        BiposeError: a clip of more than 4096 frames.
-    """
-    if frames > 4096:
-        raise BiposeError(f"clip {clip}: {frames} frames, the limit is 4096; cut it into shorter clips")
-    head = int.from_bytes(hashlib.blake2b(clip.encode(), digest_size=6).digest(), "big")
-    return (head << 12) + np.arange(frames, dtype=np.int64)
-
-
-def check_uids(clips: list[str]) -> None:
-    """Raises BiposeError where two clips' names share their 48-bit hash (or the same name is listed twice)."""
-    seen: dict[bytes, str] = {}
-    for clip in clips:
-        digest = hashlib.blake2b(clip.encode(), digest_size=6).digest()
-        if digest in seen:
-            raise BiposeError(f"clips {seen[digest]} and {clip} have the same id; rename one of them")
-        seen[digest] = clip
-
-
-def held_out(cluster: str, fraction: float) -> bool:
-    """Whether a cluster belongs to the validation part: a fixed pseudo-random number of its name is below `fraction`."""
-    digest = hashlib.blake2b(f"val:{cluster}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
-
-
-def source_title(clip: str, action: str) -> str:
-    """The title of a clip's source: its name without the numbered suffix and, where it has them, HMDB's tags.
-
-    HMDB names are TITLE_ACTION_bodyparts_camera_people_view_quality_NUMBER; clips of one TITLE come from one video, whatever
-    the tags. "Torwarttraining_catch_u_cm_np1_le_bad_6" -> "Torwarttraining", "scene00012_0" -> "scene00012".
-    """
-    tagged = re.fullmatch(rf"(.+?)_{re.escape(action)}(_[a-z]{{1,3}}){{2}}_np\d(_[a-z]{{2,3}}){{2}}_\d+", clip)
-    return tagged[1] if tagged else re.sub(r"_\d+$", "", clip)

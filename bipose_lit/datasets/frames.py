@@ -1,7 +1,8 @@
 """Where pixels come from: folders of images and video files, as `FrameSource`s.
 
-Readers build these without opening a picture; pixels are read when a sample is drawn. A video is decoded from its start and
-kept, whole, in a small cache of the process, since a sample reads most of its clip and the next one may read it again.
+Readers build these without opening a picture; pixels are read when a sample is drawn. A video is decoded from its start
+and kept, whole, in a small cache of the process, since a sample reads most of its clip and the next one may read it
+again.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video file holds: frames (counted, not as its header says), width and height, frames per second (0 unknown)."""
+    """A video file: frames (counted, not as its header says), width and height, frames per second (0 unknown)."""
 
     frames: int
     size: tuple[int, int]

@@ -16,9 +16,9 @@ Rng = np.random.Generator
 # and Motor Control of Human Gait" (1991), the run's those of Novacheck, "The biomechanics of running" (1998), read off
 # by eye at a few points; thigh and foot are against the vertical, the knee is the joint's flexion.
 _WALK = {
-    "thigh": {0: 24, 10: 21, 20: 12, 30: 2, 40: -7, 50: -13, 60: -8, 70: 9, 80: 22, 88: 27, 95: 26},
-    "knee": {0: 4, 6: 11, 13: 18, 20: 17, 30: 10, 40: 6, 50: 13, 58: 32, 66: 54, 72: 61, 80: 50, 90: 19, 96: 5},
-    "foot": {0: 20, 4: 11, 9: 1, 15: 0, 38: 0, 45: -6, 52: -24, 60: -55, 66: -62, 73: -48, 80: -24, 88: 6, 95: 21},
+    "thigh": {0: 23, 10: 21, 20: 12, 30: 2, 40: -7, 50: -13, 60: -7, 70: 11, 80: 24, 88: 27, 95: 25},
+    "knee": {0: 4, 6: 11, 13: 18, 20: 17, 30: 10, 40: 7, 50: 17, 55: 29, 60: 43, 66: 57, 72: 63, 80: 53, 90: 20, 96: 5},
+    "foot": {0: 20, 5: 9, 10: 1, 16: 0, 28: 0, 38: 0, 44: -1, 50: -8, 55: -22, 60: -43, 66: -56, 73: -41, 80: -14, 88: 12, 95: 23},
 }
 _RUN = {
     "thigh": {0: 32, 10: 26, 20: 8, 30: -14, 37: -24, 45: -18, 55: 8, 65: 35, 75: 52, 83: 54, 92: 42},
@@ -152,7 +152,7 @@ def turn(t: Array, rng: Rng) -> Plan:
     half = plan.feet[0, 0, 0] * 1.05
 
     def landing(f: int, n: Array) -> tuple[Array, Array, Array]:
-        yaw = heading((n - start - 0.5 * f + 0.55) * period)
+        yaw = heading((n - start - 0.5 * f + 0.66) * period)
         s = 1.0 - 2.0 * f
         return s * half * np.cos(np.radians(yaw)), -s * half * np.sin(np.radians(yaw)), yaw
 
@@ -160,14 +160,12 @@ def turn(t: Array, rng: Rng) -> Plan:
     steps = t / period + start
     footfalls(plan, steps, 0.36, rng.uniform(0.05, 0.10), landing)
     a = 2 * np.pi * steps
-    over = plan.support[:, 0] - plan.support[:, 1]
-    del over
     shift = 0.035 * np.sin(a - 2 * np.pi * 0.68)
     h = np.radians(plan.heading)
     plan.pelvis[:, 2] *= 0.4
     x, z = plan.pelvis[:, 0] + shift, plan.pelvis[:, 2]
     plan.pelvis[:, 0], plan.pelvis[:, 2] = np.cos(h) * x + np.sin(h) * z, -np.sin(h) * x + np.cos(h) * z
-    plan.pelvis[:, 1] -= 0.015 + 0.008 * np.cos(2 * a)
+    plan.pelvis[:, 1] -= 0.006 + 0.005 * np.cos(2 * a)
     lead = heading(t + 0.40) - plan.heading
     plan.bend(1.0, 3.0 * np.sin(a), np.clip(0.4 * lead, -22, 22))
     plan.add("neck", 2.0, 0.0, np.clip(0.3 * lead, -18, 18))
@@ -191,7 +189,7 @@ def march(t: Array, rng: Rng) -> Plan:
         plan.free[:, f] = ease(u / 0.25)
         plan.angles[:, 14 + 4 * f] = np.stack([high * u + 2, 0 * u, plan.foot_yaw[:, f]], axis=1)
         plan.angles[:, 15 + 4 * f, 0] = (high + 6) * u + 4
-        plan.foot_pitch[:, f] = -22 * u
+        plan.foot_pitch[:, f] = -24 * u**2
         plan.support[:, f] = 1 - 0.99 * ease(u / 0.06)
         wave = np.sin(a + np.pi * f - 1.2)
         plan.add(f"{side}_shoulder", -swing * wave + 4, 2.0)
@@ -261,7 +259,7 @@ def dance(t: Array, rng: Rng) -> Plan:
             plan.support[:, f] = np.where((part > 0) & (part < 1), 0.01, plan.support[:, f])
     bounce = np.cos(4 * a)
     plan.pelvis[:, 0] += wide * 2 * side_way + 0.05 * np.sin(a)
-    plan.pelvis[:, 1] -= rng.uniform(0.03, 0.07) + 0.5 * wide**2 + rng.uniform(0.012, 0.03) * (1 + bounce)
+    plan.pelvis[:, 1] -= rng.uniform(0.01, 0.05) + 0.35 * wide**2 + rng.uniform(0.012, 0.03) * (1 + bounce)
     groove = rng.uniform(3, 9)
     twist = rng.uniform(4, 16)
     plan.add("pelvis", 3 + 2 * bounce, groove * np.sin(a + 0.4), 0.5 * twist * np.sin(a))
@@ -297,7 +295,7 @@ def jumping_jack(t: Array, rng: Rng) -> Plan:
     plan.lift = rng.uniform(0.05, 0.10) * hop
     plan.foot_pitch -= 28 * np.sqrt(hop)[:, None]
     dip = np.sin(np.pi * np.clip((part - air + 0.08) / (1.08 - air), 0, 1))
-    plan.pelvis[:, 1] -= 0.02 + 0.075 * dip * rng.uniform(0.7, 1.3) + 0.5 * (0.08 + wide * out) ** 2 - 0.003
+    plan.pelvis[:, 1] -= 0.02 + 0.075 * dip * rng.uniform(0.7, 1.3)
     plan.add("pelvis", 3 * dip)
     plan.bend(4 * dip)
     top, elbow = rng.uniform(125, 165), rng.uniform(8, 40)

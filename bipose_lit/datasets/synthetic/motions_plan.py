@@ -31,7 +31,7 @@ from bipose_lit.datasets.synthetic.body import (
 SIDES = ("left", "right")
 LEGS = tuple([INDEX[f"{side}_{part}"] for part in ("hip", "knee", "ankle")] for side in SIDES)
 _CONTACT = 0.004  # metres over the lowest point at which a sole's share of the weight has fallen to 1/e
-_REACH = 0.997  # a leg is never locked quite straight
+_REACH = 0.9985  # a leg is never locked quite straight: 6 degrees are left in the knee
 
 
 def ease(x: Array) -> Array:
@@ -132,7 +132,7 @@ def standing(t: Array, rng: np.random.Generator, width: float | None = None, sta
     plan.foot_yaw += rng.uniform(3.0, 14.0, 2)
     sway = drift(rng, t, 3, 0.9)
     plan.pelvis[:, 0] = 0.018 * sway[:, 0] + rng.normal(0, 0.008)
-    plan.pelvis[:, 1] = 0.985 - 0.5 * half**2 - 0.12 * stagger**2 + 0.002 * sway[:, 1] - rng.uniform(0, 0.012)
+    plan.pelvis[:, 1] = 0.999 + 0.001 * sway[:, 1] - rng.uniform(0, 0.004)  # as high as the planted legs reach
     plan.pelvis[:, 2] = 0.02 + 0.012 * sway[:, 2]
     slow = drift(rng, t, 12, 1.0)
     plan.add("pelvis", rng.uniform(0, 5), 1.2 * slow[:, 0], 2.5 * slow[:, 1])
@@ -152,26 +152,47 @@ def standing(t: Array, rng: np.random.Generator, width: float | None = None, sta
     return plan
 
 
+def _ankles(plan: Plan, heading: Array, soles: Array, leg: float) -> tuple[Array, Array, Array]:
+    """Ankles (T, 2, 3), the feet's frames and their frames without the roll, (T, 2, 3, 3), of the feet's paths."""
+    side = np.array([1.0, -1.0])
+    turned = rotation_y(heading[:, None] + np.radians(side * plan.foot_yaw))
+    roll = np.zeros((len(heading), 2, 3))
+    roll[..., 0] = plan.foot_pitch
+    frame = turned @ rotations_from_angles(roll, [LEGS[0][2], LEGS[1][2]])
+    pivot = np.where(plan.foot_pitch[..., None] < 0, soles[1], soles[0])
+    at = plan.feet * leg + (turned @ (pivot * (1.0, 0.0, 1.0))[..., None] - frame @ pivot[..., None])[..., 0]
+    return at, frame, turned
+
+
+def _within_reach(plan: Plan, pelvis: Array, pelvis_frame: Array, ankles: Array, offsets: Array) -> Array:
+    """(T,) the pelvis' height, lowered softly where a planted leg would be too short."""
+    soft = 0.003
+    total = np.exp(-pelvis[:, 1] / soft + pelvis[:, 1].min() / soft)
+    for foot, (hip, knee, ankle) in enumerate(LEGS):
+        joint = pelvis_frame @ offsets[hip]
+        away = ankles[:, foot] - pelvis - joint
+        reach = -_REACH * (offsets[knee, 1] + offsets[ankle, 1])
+        flat = np.minimum(away[:, 0] ** 2 + away[:, 2] ** 2, 0.9 * reach**2)
+        highest = ankles[:, foot, 1] - joint[:, 1] + np.sqrt(reach**2 - flat) + 0.2 * reach * plan.free[:, foot]
+        total += np.exp((pelvis[:, 1].min() - highest) / soft)
+    out: Array = pelvis[:, 1].min() - soft * np.log(total)
+    return out
+
+
 def _solve_legs(plan: Plan, pelvis_frame: Array, heading: Array, proportions: Proportions) -> Array:
     """(T, 22, 3) the plan's angles with the legs solved for the feet."""
     offsets, soles = rest_offsets(proportions), sole_offsets(proportions)
     angles = plan.angles.copy()
     leg = offsets[0, 1] + offsets[INDEX["left_hip"], 1]
+    ankles, foot_frames, turns = _ankles(plan, heading, soles, leg)
+    pelvis = plan.pelvis * leg + np.array([0.0, offsets[0, 1] - leg, 0.0])
+    pelvis[:, 1] = _within_reach(plan, pelvis, pelvis_frame, ankles, offsets)
     for foot, (hip, knee, ankle) in enumerate(LEGS):
         s = 1.0 if foot == 0 else -1.0
         free = plan.free[:, foot]
-        yaw = heading + np.radians(s * plan.foot_yaw[:, foot])
-        pitch = np.zeros((len(yaw), 1, 3))
-        pitch[:, 0, 0] = plan.foot_pitch[:, foot]
-        rolled = rotations_from_angles(pitch, [ankle])[:, 0]
-        turned = rotation_y(yaw)
-        foot_frame = turned @ rolled
+        at, foot_frame, turned = ankles[:, foot], foot_frames[:, foot], turns[:, foot]
         if free.min() < 1.0:
-            pivot = np.where(plan.foot_pitch[:, foot, None] < 0, soles[1], soles[0])
-            ground = pivot * (1.0, 0.0, 1.0)
-            at = plan.feet[:, foot] * leg + np.einsum("tij,tj->ti", turned, ground) - np.einsum("tij,tj->ti", foot_frame, pivot)
-            start = plan.pelvis * leg + np.array([0.0, offsets[0, 1] - leg, 0.0])
-            start = start + pelvis_frame @ offsets[hip]
+            start = pelvis + pelvis_frame @ offsets[hip]
             thigh, shin = -offsets[knee, 1], -offsets[ankle, 1]
             way = at - start
             far = np.linalg.norm(way, axis=1)

@@ -12,15 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-JOINTS = (
-    "pelvis", "spine", "chest", "neck", "head", "head_top",
-    "left_shoulder", "left_elbow", "left_wrist", "left_hand",
-    "right_shoulder", "right_elbow", "right_wrist", "right_hand",
-    "left_hip", "left_knee", "left_ankle", "left_toe",
-    "right_hip", "right_knee", "right_ankle", "right_toe",
-)  # fmt: skip
-PARENTS = (-1, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18, 19, 20)
-INDEX = {name: i for i, name in enumerate(JOINTS)}
+from bipose_lit.datasets.synthetic.body import INDEX, JOINTS, PARENTS
 
 Weights = Mapping[str, np.ndarray]
 
@@ -246,7 +238,9 @@ def assemble(lofts: Sequence[Loft], texture: Mapping[str, tuple[int, int]]) -> B
     )  # fmt: skip
 
 
-def pack(sizes: Mapping[str, tuple[int, int]], width: int = 384) -> tuple[dict[str, tuple[int, int, int, int]], tuple[int, int]]:
+def pack(
+    sizes: Mapping[str, tuple[int, int]], width: int = 384
+) -> tuple[dict[str, tuple[int, int, int, int]], tuple[int, int]]:
     """Shelf packing: part name -> (x, y, w, h), and the atlas' (height, width)."""
     rects: dict[str, tuple[int, int, int, int]] = {}
     x = y = shelf = 0

@@ -1,0 +1,408 @@
+"""A manifest is a question: arms, seeds, one endpoint, named contrasts. Read with every mistake told in one line."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bipose_lit.types import BiposeError
+
+Overlay = Path | Mapping[str, Any]
+"""What an arm changes: a configuration file, or the same written into the manifest."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+RESERVED = ("stage1", "tune", "report")
+MODES, STAGES = ("frozen", "full"), ("given", "per_seed")
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Equal tuning: every arm gets the same number of trials at the same points of the shared space.
+
+    Attributes:
+        trials: number of trials per arm.
+        space: by dotted option, what is searched: a list of choices, or {low, high} with `log: true` or `int: true`.
+        arms: further options of single arms, as `space`.
+        metric: name of the validation metric that decides, or the start of its name.
+        maximize: whether more of it is better.
+        seed: seed of the tuning runs and of the points; must not be among the manifest's seeds.
+    """
+
+    trials: int
+    space: Mapping[str, Any]
+    metric: str
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    maximize: bool = True
+    seed: int = 1000
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One ablation.
+
+    Attributes:
+        path: the manifest's file.
+        name: of the ablation: its folder below OUT and its W&B group.
+        question: what is asked, in one sentence.
+        base: configuration files that all arms share.
+        arms: what each arm changes, in the order of the manifest; a product of axes is already multiplied out.
+        baseline: the arm that others are compared with.
+        controls: arms that show why a difference is there.
+        contrasts: the pairs (arm, control) that get verdicts; all else is exploratory.
+        seeds: one run per arm and seed.
+        endpoint: the one metric that decides.
+        margin: differences below it count as equivalent, in the endpoint's unit.
+        mode: "frozen": heads on cached features of a frozen backbone; "full": everything is trained end to end.
+        stage1: "given": one per-frame model (`weights`) for all; "per_seed": each seed trains its own first.
+        stage1_config: configuration files of the per-frame model over `base`, for "per_seed".
+        weights: the given per-frame model.
+        threads: per run, whatever the number of workers: results depend on it in the last bit.
+        tune: equal tuning before the runs.
+        make: recipe of the synthetic data, made if it is absent.
+        assay: what is known beforehand to come out, for the report.
+        metrics: what tables show beside the endpoint.
+        trial: a trial of the machinery: no verdict is printed.
+        notes: for the reader: budget, caveats.
+        tags: for the dashboard.
+    """
+
+    path: Path
+    name: str
+    question: str
+    base: tuple[Path, ...]
+    arms: Mapping[str, tuple[Overlay, ...]]
+    baseline: str
+    controls: tuple[str, ...] = ()
+    contrasts: tuple[tuple[str, str], ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    endpoint: str = "pck@0.1[clip]"
+    margin: float = 0.005
+    mode: str = "frozen"
+    stage1: str = "given"
+    stage1_config: tuple[Overlay, ...] = ()
+    weights: Path | None = None
+    threads: int = 1
+    tune: Tune | None = None
+    make: Mapping[str, Any] | None = None
+    assay: Any = None
+    metrics: tuple[str, ...] = ()
+    trial: bool = False
+    notes: str = ""
+    tags: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for reports: paths as text."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Path):
+                return str(value)
+            if isinstance(value, Mapping):
+                return {str(k): plain(v) for k, v in value.items()}
+            if isinstance(value, list | tuple):
+                return [plain(v) for v in value]
+            return value
+
+        result = plain(asdict(self))
+        assert isinstance(result, dict)
+        return result
+
+
+class _Loader(yaml.SafeLoader):
+    """Rejects a key given twice, and reads 1e-3 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = sorted({k for k in keys if keys.count(k) > 1}, key=str)
+        if twice:
+            raise BiposeError(f"line {node.start_mark.line + 1}: '{twice[0]}' is given twice; rename or remove one")
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """YAML as manifests are read: no key twice, 1e-3 is a number.
+
+    Raises:
+        BiposeError: broken YAML, with its line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise BiposeError(f"{where}broken YAML: {problem}") from error
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Reads and checks a manifest; file names in it are relative to it.
+
+    Raises:
+        BiposeError: one line with the file, what is wrong and what is meant.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = close(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
+        raise BiposeError(f"manifest {path} not found{near}")
+    try:
+        data = read_yaml(path.read_text())
+        if not isinstance(data, Mapping):
+            raise BiposeError("a manifest is a mapping with at least question, base, arms, baseline and seeds")
+        return _Reader(path, data).manifest()
+    except BiposeError as error:
+        raise BiposeError(f"{path}: {error}") from error
+
+
+def close(word: str, known: Iterable[str]) -> str:
+    """The words "did you mean X?" to append to a message, or nothing."""
+    found = difflib.get_close_matches(str(word), [str(k) for k in known], 1, 0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def check_space(space: Any, what: str) -> dict[str, Any]:
+    """A search space, checked.
+
+    Raises:
+        BiposeError: an entry is neither a list of choices nor {low, high}.
+    """
+    if not isinstance(space, Mapping) or not space:
+        raise BiposeError(
+            f"{what} must map options to ranges, e.g. {{model.recipe.lr: {{low: 1e-4, high: 1e-2, log: true}}}}"
+        )
+    for key, entry in space.items():
+        if isinstance(entry, list) and entry:
+            continue
+        if (
+            not isinstance(entry, Mapping)
+            or set(entry) - {"low", "high", "log", "int"}
+            or not {"low", "high"} <= set(entry)
+        ):
+            raise BiposeError(f"{what}: {key} must be a list of choices or {{low, high}} with log or int, not {entry}")
+        low, high = entry["low"], entry["high"]
+        if any(isinstance(v, bool) or not isinstance(v, int | float) for v in (low, high)) or not low < high:
+            raise BiposeError(f"{what}: {key} needs numbers low < high, not {low} and {high}")
+        if entry.get("log") and low <= 0:
+            raise BiposeError(f"{what}: {key} is logarithmic, so low must be above 0, not {low}")
+    return {str(k): v for k, v in space.items()}
+
+
+class _Reader:
+    """Takes a manifest's mapping apart."""
+
+    def __init__(self, path: Path, data: Mapping[Any, Any]) -> None:
+        self.path, self.data = path, data
+        known = [f.name for f in fields(Manifest) if f.name != "path"] + ["axes"]
+        for key in data:
+            if key not in known:
+                raise BiposeError(f"unknown key '{key}'{close(str(key), known)}; known: {', '.join(sorted(known))}")
+
+    def manifest(self) -> Manifest:
+        arms = self.arms()
+        seeds = self.seeds()
+        stage1 = self.one_of("stage1", STAGES)
+        stage1_config = self.overlays(self.data.get("stage1_config", []), "stage1_config")
+        weights = self.data.get("weights")
+        if stage1 == "per_seed" and weights is not None:
+            raise BiposeError(
+                "stage1: per_seed trains the per-frame model itself; remove weights, or say stage1: given"
+            )
+        if stage1 == "per_seed" and not stage1_config:
+            raise BiposeError("stage1: per_seed needs stage1_config, the files that make the base a per-frame model")
+        if stage1 == "given" and stage1_config:
+            raise BiposeError("stage1_config is used by stage1: per_seed alone; remove it, or say stage1: per_seed")
+        baseline = self.arm(self.take("baseline", str, next(iter(arms))), arms, "baseline")
+        make = self.data.get("make")
+        if make is not None and not isinstance(make, Mapping):
+            raise BiposeError(f"make must be a mapping of the data's recipe, not {make!r}")
+        threads = self.take("threads", int, 1)
+        if threads < 1:
+            raise BiposeError(f"threads must be at least 1, not {threads}")
+        margin = self.take("margin", (int, float), 0.005)
+        if margin <= 0:
+            raise BiposeError(f"margin must be above 0, not {margin}")
+        name = self.take("name", str, self.path.stem)
+        if not NAME.fullmatch(name):
+            raise BiposeError(f"name '{name}' must consist of letters, digits and _ . + - (it becomes a folder)")
+        return Manifest(
+            path=self.path,
+            name=name,
+            question=self.take("question", str),
+            base=tuple(self.file(f, "base") for f in self.strings("base", required=True)),
+            arms=arms,
+            baseline=baseline,
+            controls=tuple(self.arm(a, arms, "controls") for a in self.strings("controls")),
+            contrasts=self.contrasts(arms),
+            seeds=seeds,
+            endpoint=self.take("endpoint", str, "pck@0.1[clip]"),
+            margin=float(margin),
+            mode=self.one_of("mode", MODES),
+            stage1=stage1,
+            stage1_config=stage1_config,
+            weights=None if weights is None else self.file(weights, "weights"),
+            threads=threads,
+            tune=self.tune(arms, seeds),
+            make=make,
+            assay=self.data.get("assay"),
+            metrics=self.strings("metrics"),
+            trial=self.take("trial", bool, False),
+            notes=self.take("notes", str, ""),
+            tags=self.strings("tags"),
+        )
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+        value = self.data.get(key)
+        if value is None:
+            if default is None:
+                raise BiposeError(f"'{key}' is missing")
+            return default
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = {"str": "text", "int": "a whole number", "bool": "true or false", "float": "a number"}
+            raise BiposeError(f"{key} must be {wanted.get(kinds[-1].__name__, kinds[-1].__name__)}, not {value!r}")
+        return value
+
+    def one_of(self, key: str, allowed: Sequence[str]) -> str:
+        value: str = self.take(key, str, allowed[0])
+        if value not in allowed:
+            raise BiposeError(f"{key} must be one of {', '.join(allowed)}, not {value!r}{close(value, allowed)}")
+        return value
+
+    def strings(self, key: str, required: bool = False) -> tuple[str, ...]:
+        value = self.data.get(key)
+        if value is None and not required:
+            return ()
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not items or not all(isinstance(v, str) for v in items):
+            raise BiposeError(f"{key} must be a list of texts, not {value!r}")
+        return tuple(items)
+
+    def file(self, name: Any, where: str) -> Path:
+        if not isinstance(name, str) or not name:
+            raise BiposeError(f"{where}: a file name is expected, not {name!r}")
+        path = (self.path.parent / Path(name).expanduser()).resolve()
+        if not path.is_file():
+            near = close(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+            raise BiposeError(f"{where}: file {name} not found (looked for {path}){near}")
+        return path
+
+    def overlays(self, value: Any, where: str) -> tuple[Overlay, ...]:
+        if value is None or value == {}:
+            return ()
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not isinstance(item, str | Mapping):
+                raise BiposeError(f"{where}: a configuration file or a mapping of options is expected, not {item!r}")
+        return tuple(item if isinstance(item, Mapping) else self.file(item, where) for item in items)
+
+    def group(self, value: Any, where: str) -> dict[str, tuple[Overlay, ...]]:
+        if not isinstance(value, Mapping) or not value:
+            raise BiposeError(f"{where} must map names to configuration files or options")
+        for name in value:
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                hint = " (write it in quotes)" if not isinstance(name, str) else ""
+                raise BiposeError(f"{where}: the name {name!r} must consist of letters, digits and _ . + -{hint}")
+            if name in RESERVED:
+                raise BiposeError(f"{where}: the name '{name}' is reserved; choose another")
+        return {name: self.overlays(overlay, f"{where}.{name}") for name, overlay in value.items()}
+
+    def arms(self) -> dict[str, tuple[Overlay, ...]]:
+        if ("arms" in self.data) == ("axes" in self.data):
+            raise BiposeError("give either arms, or axes whose product makes the arms")
+        if "arms" in self.data:
+            return self.group(self.data["arms"], "arms")
+        axes = self.data["axes"]
+        if not isinstance(axes, Mapping) or not axes:
+            raise BiposeError("axes must map each axis to its levels")
+        groups = [self.group(levels, f"axes.{axis}") for axis, levels in axes.items()]
+        arms: dict[str, tuple[Overlay, ...]] = {}
+        for combination in itertools.product(*(group.items() for group in groups)):
+            name = "+".join(level for level, _ in combination)
+            if name in arms:
+                raise BiposeError(f"axes: two combinations are both named '{name}'; name the levels differently")
+            arms[name] = tuple(itertools.chain.from_iterable(overlay for _, overlay in combination))
+        return arms
+
+    @staticmethod
+    def arm(name: Any, arms: Iterable[str], where: str) -> str:
+        known = list(arms)
+        if name not in known:
+            raise BiposeError(f"{where}: no arm '{name}'{close(str(name), known)}; arms: {', '.join(known)}")
+        return str(name)
+
+    def contrasts(self, arms: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        value = self.data.get("contrasts") or []
+        if not isinstance(value, list):
+            raise BiposeError(f"contrasts must be a list of pairs [arm, control], not {value!r}")
+        pairs: list[tuple[str, str]] = []
+        for pair in value:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise BiposeError(f"contrasts: each is a pair [arm, control], not {pair!r}")
+            a, b = (self.arm(name, arms, "contrasts") for name in pair)
+            if a == b:
+                raise BiposeError(f"contrasts: {a} is compared with itself")
+            if (a, b) in pairs or (b, a) in pairs:
+                raise BiposeError(f"contrasts: [{a}, {b}] is named twice, which would count twice in the correction")
+            pairs.append((a, b))
+        return tuple(pairs)
+
+    def seeds(self) -> tuple[int, ...]:
+        return read_seeds(self.data.get("seeds", 5))
+
+    def tune(self, arms: Mapping[str, Any], seeds: Sequence[int]) -> Tune | None:
+        value = self.data.get("tune")
+        if value is None:
+            return None
+        known = [f.name for f in fields(Tune)]
+        if not isinstance(value, Mapping):
+            raise BiposeError(f"tune must be a mapping with {', '.join(known)}, not {value!r}")
+        for key in value:
+            if key not in known:
+                raise BiposeError(f"tune: unknown key '{key}'{close(str(key), known)}; known: {', '.join(known)}")
+        missing = [k for k in ("trials", "space", "metric") if k not in value]
+        if missing:
+            raise BiposeError(f"tune: '{missing[0]}' is missing")
+        tune = Tune(**value)
+        checks: list[tuple[str, Callable[[Any], bool], str]] = [
+            ("trials", lambda v: type(v) is int and v > 0, "a whole number above 0"),
+            ("metric", lambda v: isinstance(v, str) and not v.startswith("test"), "the name of a validation metric"),
+            ("maximize", lambda v: isinstance(v, bool), "true or false"),
+            ("seed", lambda v: type(v) is int and v >= 0, "a whole number"),
+        ]
+        for key, good, wanted in checks:
+            if not good(getattr(tune, key)):
+                raise BiposeError(f"tune: {key} must be {wanted}, not {getattr(tune, key)!r}")
+        if tune.seed in seeds:
+            raise BiposeError(f"tune: seed {tune.seed} is among the seeds; the runs after tuning need fresh ones")
+        check_space(tune.space, "tune.space")
+        for name, space in tune.arms.items():
+            self.arm(name, arms, "tune.arms")
+            twice = sorted(set(check_space(space, f"tune.arms.{name}")) & set(tune.space))
+            if twice:
+                raise BiposeError(f"tune.arms.{name}: {twice[0]} is in the shared space already")
+        return tune
+
+
+def read_seeds(value: Any) -> tuple[int, ...]:
+    """Seeds from a count (5: 0 to 4) or a list.
+
+    Raises:
+        BiposeError: not whole numbers, below 0, or given twice.
+    """
+    items = list(range(value)) if type(value) is int else value
+    if not isinstance(items, list) or not items or any(type(v) is not int or v < 0 for v in items):
+        raise BiposeError(f"seeds must be a number of seeds or a list of whole numbers, not {value!r}")
+    twice = sorted({v for v in items if items.count(v) > 1})
+    if twice:
+        raise BiposeError(f"seeds: {twice[0]} is given twice; every seed is one run")
+    return tuple(items)

@@ -1,0 +1,362 @@
+"""Figures of a report as inline SVG: matplotlib draws, colours become CSS variables, so a page's light and dark themes hold.
+
+Equal inputs give equal bytes: no date, no version, ids from a fixed salt and prefixed by the figure's own name.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+# stand-ins that no plot uses otherwise; `_svg` turns them into CSS variables of the page
+INK, MUTED, GRID, BAND = "#101a11", "#101a12", "#101a13", "#101a14"
+SERIES = tuple(f"#101b{i:02x}" for i in range(8))
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", BAND: "--band", **{c: f"--c{i}" for i, c in enumerate(SERIES)}}
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bipose",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 1.6,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: `x` and `y` (P,), optionally a band from `low` to `high`; `style` picks hue and marker, None is muted."""
+
+    label: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    style: int | None = None
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One comparison of a forest plot, in the unit of the axis (points)."""
+
+    label: str
+    estimate: float
+    low: float | None = None
+    high: float | None = None
+    verdict: str = ""
+    named: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One arm on the plane of accuracy and latency."""
+
+    label: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+    style: int | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One axes of `curves`."""
+
+    lines: Sequence[Line]
+    xlabel: str
+    ticks: Sequence[str] | None = None
+    title: str = ""
+    spans: Sequence[tuple[float, float]] = field(default=())
+
+
+def curves(
+    slug: str,
+    title: str,
+    description: str,
+    panels: Sequence[Panel],
+    ylabel: str,
+    *,
+    height: float = 3.3,
+    width: float = 5.2,
+    markers: bool = True,
+    log: bool = False,
+    zero: bool = False,
+) -> str:
+    """Curves in panels beside each other that share the vertical axis and one legend above.
+
+    Args:
+        slug: unique name in the page.
+        title: for who cannot see the figure; likewise `description`.
+        description: what the figure shows, in words.
+        panels: left to right.
+        ylabel: of the shared axis.
+        height: inches.
+        width: inches.
+        markers: one at each point.
+        log: logarithmic vertical axis.
+        zero: the vertical axis starts at 0.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        handles: dict[str, Any] = {}
+        for axis, panel in zip(axes, panels, strict=True):
+            for line in panel.lines:
+                handles.setdefault(line.label, _line(axis, line, markers))
+            handles.pop("", None)
+            if panel.ticks is not None:
+                axis.set_xticks(range(len(panel.ticks)), panel.ticks)
+            else:
+                axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            for a, b in panel.spans:
+                axis.axvspan(a, b, color=BAND, lw=0)
+            axis.set_xlabel(panel.xlabel)
+            axis.set_title(panel.title)
+        axes[0].set_ylabel(ylabel)
+        if log:
+            axes[0].set_yscale("log")
+        elif zero:
+            axes[0].set_ylim(bottom=0)
+        _legend(figure, handles)
+
+    return _svg(slug, title, description, width, height, draw)
+
+
+def by_cluster(slug: str, title: str, description: str, delta: NDArray[np.float64], margin: float, unit: str) -> str:
+    """Differences by seed (left) and by cluster (right, sorted by their mean, one dot a seed, a bar at the mean).
+
+    Args:
+        slug: unique name in the page.
+        title: for who cannot see the figure; likewise `description`.
+        description: what the figure shows, in words.
+        delta: (S, C) differences; NaN where a run lacks a cluster.
+        margin: half width of the band of equivalence.
+        unit: of the differences.
+    """
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 4])
+        seeds, clusters = delta.shape
+        per_seed, per_cluster = _mean(delta, 1), _mean(delta, 0)
+        order = np.argsort(per_cluster, kind="stable")
+        for axis in (left, right):
+            axis.axhspan(-margin, margin, color=BAND, lw=0)
+            axis.axhline(0, color=MUTED, lw=1)
+            axis.grid(visible=False, axis="x")
+        for s in range(seeds):
+            colour = SERIES[0] if per_seed[s] >= 0 else SERIES[1]
+            left.plot([s], [per_seed[s]], "D", color=colour, ms=5)
+            right.plot(np.arange(clusters), delta[s, order], "o", color=MUTED, ms=2.6, alpha=0.55, mew=0)
+        means = per_cluster[order]
+        for better, colour in ((True, SERIES[0]), (False, SERIES[1])):
+            where = np.flatnonzero((means >= 0) == better)
+            right.hlines(means[where], where - 0.38, where + 0.38, color=colour, lw=2.4)
+        left.set_xticks(range(seeds), [str(s) for s in range(seeds)] if seeds <= 6 else [""] * seeds)
+        left.set_xlim(-0.7, seeds - 0.3)
+        left.set_xlabel("seed")
+        left.set_ylabel(unit)
+        right.set_xticks([])
+        right.set_xlabel(f"{clusters} clusters, sorted")
+
+    return _svg(slug, title, description, 5.2, 2.9, draw)
+
+
+def scatter(slug: str, title: str, description: str, spots: Sequence[Spot], xlabel: str, ylabel: str) -> str:
+    """Arms as points with vertical intervals, each labelled beside its point."""
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        for spot in spots:
+            colour, marker = _look(spot.style)
+            if spot.low is not None and spot.high is not None:
+                axis.vlines(spot.x, spot.low, spot.high, color=colour, lw=1.6)
+            axis.plot([spot.x], [spot.y], marker, color=colour, ms=6)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        axis.margins(x=0.12, y=0.12)
+        right = axis.get_xlim()[1]
+        left = axis.get_xlim()[0]
+        last: list[tuple[float, float]] = []
+        span = float(np.diff(axis.get_ylim())[0])
+        for spot in sorted(spots, key=lambda s: s.y):
+            beyond = spot.x > left + 0.6 * (right - left)
+            y = spot.y
+            near = [b for a, b in last if abs(a - spot.x) < 0.35 * (right - left)]
+            while near and min(abs(y - b) for b in near) < 0.055 * span:
+                y += 0.02 * span
+            last.append((spot.x, y))
+            text = f"{spot.label}{spot.note and f' ({spot.note})'}"
+            axis.annotate(
+                text, (spot.x, y), xytext=(-8 if beyond else 8, 0), textcoords="offset points", fontsize=8.5,
+                ha="right" if beyond else "left", va="center",
+            )  # fmt: skip
+
+    return _svg(slug, title, description, 5.2, 3.6, draw)
+
+
+def bars(
+    slug: str, title: str, description: str, labels: Sequence[str], groups: Mapping[str, Sequence[float]],
+    styles: Mapping[str, int | None], xlabel: str,
+) -> str:  # fmt: skip
+    """A dot plot: one row per label, one marker per group (arm)."""
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        rows = np.arange(len(labels))[::-1]
+        table = np.array([list(v) for v in groups.values()], np.float64)
+        axis.hlines(rows, np.nanmin(table, 0), np.nanmax(table, 0), color=GRID, lw=2)
+        handles = {}
+        for name, values in groups.items():
+            colour, marker = _look(styles.get(name))
+            handles[name] = axis.plot(values, rows, marker, color=colour, ms=5.5, ls="none")[0]
+        axis.set_yticks(rows, labels)
+        axis.tick_params(axis="y", colors=INK)
+        axis.grid(visible=False, axis="y")
+        axis.set_xlabel(xlabel)
+        _legend(figure, handles)
+
+    return _svg(slug, title, description, 5.2, 1.2 + 0.23 * len(labels), draw)
+
+
+def forest(rows: Sequence[ForestRow], margin: float, unit: str) -> str:
+    """A forest plot as a table whose last column is drawn, so that it reads on any width and without pictures.
+
+    Args:
+        rows: top to bottom; named contrasts in full colour, exploratory ones muted.
+        margin: half width of the band of equivalence, in `unit`.
+        unit: of the estimates, e.g. "points of PCK@0.1".
+    """
+    finite = [v for r in rows for v in (r.estimate, r.low, r.high) if v is not None and np.isfinite(v)]
+    low, high = min([-margin, *finite]), max([margin, *finite])
+    pad = 0.06 * (high - low or 1)
+    low, high = low - pad, high + pad
+
+    def x(value: float) -> str:
+        return f"{100 * (value - low) / (high - low):.2f}%"
+
+    def ground() -> str:
+        width = f"{100 * 2 * margin / (high - low):.2f}%"
+        return (
+            f'<rect x="{x(-margin)}" y="0" width="{width}" height="100%" class="band"/>'
+            f'<line x1="{x(0)}" x2="{x(0)}" y1="0" y2="100%" class="zero"/>'
+        )
+
+    body = []
+    for row in rows:
+        interval = f" [{row.low:+.2f}, {row.high:+.2f}]" if row.low is not None and row.high is not None else ""
+        words = f"{row.label}: {row.estimate:+.2f}{interval} {unit} {row.verdict}"
+        bar = (
+            f'<line x1="{x(row.low)}" x2="{x(row.high)}" y1="50%" y2="50%" class="ci"/>'
+            if row.low is not None and row.high is not None
+            else ""
+        )
+        body.append(
+            f'<tr class="{"named" if row.named else "exploratory"}"><th scope="row">{html.escape(row.label)}'
+            f"{f'<small>{html.escape(row.note)}</small>' if row.note else ''}</th>"
+            f'<td class="num">{row.estimate:+.2f}<small>{html.escape(interval.strip())}</small></td>'
+            f'<td><span class="verdict {html.escape(row.verdict.split(" ")[0].strip(",") or "none")}">'
+            f"{html.escape(row.verdict)}</span></td>"
+            f'<td class="plot"><svg class="strip" role="img" aria-label="{html.escape(words)}">{ground()}{bar}'
+            f'<circle cx="{x(row.estimate)}" cy="50%" r="5.5" class="dot"/></svg></td></tr>'
+        )
+    ticks = "".join(
+        f'<text x="{x(t)}" y="14" text-anchor="middle">{t:+g}</text>'
+        for t in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+        if low <= t <= high
+    ).replace("+0<", "0<")
+    return (
+        '<table class="forest"><thead><tr><th scope="col">comparison</th><th scope="col">difference</th>'
+        '<th scope="col">verdict</th><th scope="col" class="plot">'
+        f"{html.escape(unit)}; band: ±{margin:g}</th></tr></thead><tbody>{''.join(body)}</tbody>"
+        f'<tfoot aria-hidden="true"><tr><td></td><td></td><td></td><td class="plot"><svg class="axis">{ticks}</svg>'
+        "</td></tr></tfoot></table>"
+    )
+
+
+def _line(axis: Axes, line: Line, markers: bool) -> Any:
+    colour, marker = _look(line.style)
+    if line.low is not None and line.high is not None:
+        axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, lw=0)
+    return axis.plot(
+        line.x, line.y, color=colour, marker=marker if markers else "", ms=4.2, lw=1.8 if line.style is not None else 1.0,
+        ls="--" if line.dashed else "-", alpha=1 if line.style is not None else 0.55,
+        zorder=3 if line.style is not None else 2,
+    )[0]  # fmt: skip
+
+
+def _look(style: int | None) -> tuple[str, str]:
+    return (MUTED, "o") if style is None else (SERIES[style % len(SERIES)], MARKERS[style % len(MARKERS)])
+
+
+def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper left", ncols=min(len(handles), 3), columnspacing=1.2
+        )
+
+
+def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    counted = np.isfinite(values)
+    total = np.where(counted, values, 0).sum(axis)
+    return np.asarray(total / np.maximum(counted.sum(axis), 1), np.float64)
+
+
+def _svg(slug: str, title: str, description: str, width: float, height: float, draw: Callable[[Figure], None]) -> str:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height))
+        FigureCanvasSVG(figure)
+        figure.patch.set_visible(False)
+        draw(figure)
+        for axis in figure.axes:
+            axis.patch.set_visible(False)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{slug}-", text)
+    text = re.sub(r"font-family: 'DejaVu Sans';? ?|<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    for stand_in, variable in _VARIABLES.items():
+        text = text.replace(stand_in, f"var({variable})")
+    head = (
+        f'<svg role="img" aria-labelledby="{slug}-title {slug}-desc" viewBox="0 0 {width * 72:g} {height * 72:g}" '
+        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'<title id="{slug}-title">{html.escape(title)}</title><desc id="{slug}-desc">{html.escape(description)}</desc>'
+    )
+    return re.sub(r"\n\s*", "\n", head + text[text.index(">") + 1 :])

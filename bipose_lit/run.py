@@ -1,0 +1,256 @@
+"""One run in this process: build, fit, score, publish. The ablation engine calls it in a child of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import resource
+import shutil
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+import yaml
+
+from bipose_lit.callbacks.evaluation import Evaluation
+from bipose_lit.callbacks.history import History
+from bipose_lit.cli import build
+from bipose_lit.datamodule import PoseDataModule
+from bipose_lit.models.flops import flops_per_frame
+from bipose_lit.module import PoseModule
+from bipose_lit.store import CONFIG, HISTORY, RESULT, RunResult, RunSpec, atomic
+from bipose_lit.types import ClipBatch
+from bipose_lit.weights import fingerprint, save_parts
+
+Report = Callable[[int, int, Mapping[str, float]], None]
+FINAL = "checkpoints/final.ckpt"
+PARTS = "weights.safetensors"
+PACKAGES = ("torch", "lightning", "timm", "numpy", "opencv-python-headless", "optuna", "bipose_lit")
+TIMED_CLIPS = 5
+
+
+def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None) -> None:
+    """Builds what the runs of one configuration share (the feature cache), once; a no-op where there is nothing."""
+    with quiet():
+        module, data, _ = build(config)
+        module.start_from_weights()
+        data.prepare_cache(module.network, progress)
+
+
+def execute(spec: RunSpec, report: Report | None = None) -> RunResult:
+    """Fits and scores one run; result.json is written last, so a killed run leaves none.
+
+    Args:
+        spec: what to run and where.
+        report: called with (step, total steps, metrics).
+
+    Raises:
+        BiposeError: whatever is wrong with the configuration or the data; the caller records the failure.
+    """
+    start = time.perf_counter()
+    torch.set_num_threads(spec.threads)
+    with quiet():
+        result = _execute(spec, report, start)
+    result.save(spec.folder)
+    return result
+
+
+def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
+    folder = spec.folder
+    for stale in (RESULT, HISTORY):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / stale).unlink()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / CONFIG) as handle:
+        yaml.safe_dump(dict(spec.config), handle, sort_keys=False)
+
+    _seed(spec.seed)
+    module, data, options = build(spec.config)
+    history = History(folder / HISTORY, every=int(options.get("log_every_n_steps") or 10), report=report)
+    evaluation = Evaluation()
+    clock = Clock(start)
+    trainer = _trainer(options, folder, [history, evaluation, clock])
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(folder / FINAL, weights_only=True)
+
+    predictions: dict[str, str] = {}
+    for split in spec.score:
+        # The model as it is now: final weights, or their average where an averaging callback swapped it in.
+        (trainer.validate if split == "val" else trainer.test)(module, datamodule=data, verbose=False)
+        predictions[split] = f"predictions-{split}.npz"
+        if trainer.is_global_zero:
+            evaluation.predictions[split].save(folder / predictions[split])
+    save_parts(module.network, folder / PARTS, [n for n, _ in module.network.named_children()])
+    facts = describe(module, data)
+    facts["steps"] = trainer.global_step
+    return RunResult(
+        name=spec.name,
+        arm=spec.arm,
+        seed=spec.seed,
+        status="finished",
+        metrics={k: v for split in spec.score for k, v in evaluation.metrics[split].items()},
+        measured={
+            "start_seconds": clock.first_step,
+            "train_seconds": clock.fit,
+            "total_seconds": time.perf_counter() - start,
+            "ms_per_frame": milliseconds_per_frame(module, data),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        },
+        facts=facts,
+        scorings={split: evaluation.scorings[split] for split in spec.score if split != "val"},
+        predictions=predictions,
+        config_hash=spec.config_hash,
+        data_fingerprint=data.fingerprint(),
+        weights_hash=fingerprint(module.network),
+        commit=commit(),
+        versions=versions(),
+    )
+
+
+class Clock(L.Callback):
+    """When the first optimiser step was done and how long the fit took, in seconds."""
+
+    def __init__(self, start: float) -> None:
+        self.start, self.first_step, self.fit = start, float("nan"), float("nan")
+        self._fit_start = start
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._fit_start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any) -> None:
+        if self.first_step != self.first_step:
+            self.first_step = time.perf_counter() - self.start
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.fit = time.perf_counter() - self._fit_start
+
+
+def _trainer(options: Mapping[str, Any], folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
+    """The Trainer as configured, without what a run in a batch of runs must not have: bars, loggers, own checkpoints."""
+    chosen = {k: v for k, v in options.items() if v is not None}
+    chosen.update(
+        default_root_dir=str(folder),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    chosen["callbacks"] = [*callbacks, *_instances(chosen.pop("callbacks", None))]
+    return L.Trainer(**chosen)
+
+
+def _instances(callbacks: Any) -> list[L.Callback]:
+    from bipose_lit.models.rebuild import instantiate
+
+    listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+    return [c if isinstance(c, L.Callback) else instantiate(c, L.Callback) for c in listed]
+
+
+def describe(module: PoseModule, data: PoseDataModule) -> dict[str, Any]:
+    """What the model is and costs, independent of the machine."""
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in module.network.named_children()}
+    head = module.network.temporal or module.network.pool
+    past, future = (0, 0) if head is None else head.context
+    return {
+        "parameters": sum(parts.values()),
+        "parameters_by_part": parts,
+        "trainable_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "flops_per_frame": flops_per_frame(module.network, data.eval_frames(), module.size),
+        "look_back_frames": past,
+        "look_ahead_frames": future,
+        "causal": head is None or head.causal,
+        "eval_frames": data.eval_frames(),
+        "hardware": platform_line(),
+    }
+
+
+@torch.no_grad()
+def milliseconds_per_frame(module: PoseModule, data: PoseDataModule) -> float:
+    """Median wall time per frame of pictures to joints, one clip at a time, on the run's device and threads."""
+    frames, (width, height) = data.eval_frames(), module.size
+    device = next(module.parameters()).device
+    module.eval()
+    valid = torch.ones(1, frames, dtype=torch.bool)
+    batch = ClipBatch.blank(valid, module.joints, images=torch.zeros(1, frames, 3, height, width, dtype=torch.uint8))
+    batch = batch.to(device)
+    times = []
+    for _ in range(TIMED_CLIPS):
+        start = time.perf_counter()
+        module.predict_step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1000 / frames
+
+
+def _seed(seed: int) -> None:
+    """Seeds the global generators (initial weights, dropout); data draws from generators of its own."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - third-party layers may still read it
+    torch.manual_seed(seed)
+    os.environ["PL_GLOBAL_SEED"] = str(seed)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Lightning's banners and advice out of a batch of runs; errors still surface."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@cache
+def commit() -> str:
+    """Commit of the checkout that this package lies in, with "+" if files differ from it; "" outside a checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=root, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else ""
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the packages that results may depend on."""
+    return {name: version(name) for name in PACKAGES}
+
+
+@cache
+def platform_line() -> str:
+    """The processor (and CUDA device) in words."""
+    words = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        words.append(next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""))
+    words.append(f"{os.cpu_count()} cores")
+    if torch.cuda.is_available():
+        words.append(torch.cuda.get_device_name())
+    return ", ".join(w for w in words if w)
+
+

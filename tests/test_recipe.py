@@ -1,0 +1,63 @@
+"""Schedules follow their formulas; optimisers take the right parameters."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bipose_lit.recipe import Recipe
+from bipose_lit.types import BiposeError
+
+
+def test_the_default_is_the_papers_recipe() -> None:
+    recipe = Recipe()
+    net = nn.Linear(2, 2)
+    optimizer = recipe.build(net, None)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {g["lr"] for g in optimizer.param_groups} == {0.001}
+    assert {g["momentum"] for g in optimizer.param_groups} == {0.9}
+    assert [recipe.factor(100)(s) for s in (0, 50, 99)] == [1, 1, 1]
+
+
+def test_step_schedule_of_simple_baselines() -> None:
+    factor = Recipe(schedule="step", milestones=[90 / 140, 120 / 140], gamma=0.1).factor(140)
+    assert factor(89) == 1
+    assert factor(90) == pytest.approx(0.1)
+    assert factor(120) == pytest.approx(0.01)
+
+
+def test_cosine_with_warmup() -> None:
+    factor = Recipe(schedule="cosine", warmup=0.1, final=0.05).factor(100)
+    assert factor(0) == pytest.approx(1 / 11)
+    assert factor(10) == pytest.approx(1)
+    assert factor(55) == pytest.approx(0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert factor(100) == pytest.approx(0.05)
+    assert Recipe(schedule="linear", final=0.5).factor(10)(5) == pytest.approx(0.75)
+    assert Recipe(warmup=4).factor(100)(3) == pytest.approx(0.8)
+
+
+def test_groups_decay_and_backbone_rate() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    optimizer = Recipe("adamw", lr=0.1, backbone_lr=0.1, weight_decay=0.2).build(net, net[0])
+    rates = {
+        (round(g["lr"], 6), g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in optimizer.param_groups
+    }
+    assert rates == {(0.1, 0.2): 8, (0.1, 0.0): 2 + 8, (0.01, 0.2): 108, (0.01, 0.0): 4}
+
+
+def test_frozen_parameters_are_left_out_and_nothing_left_is_an_error() -> None:
+    net = nn.Linear(2, 2)
+    net.weight.requires_grad = False
+    assert sum(len(g["params"]) for g in Recipe("adam").build(net, None).param_groups) == 1
+    net.bias.requires_grad = False
+    with pytest.raises(BiposeError, match="no trainable parameter"):
+        Recipe().build(net, None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": 0}, {"warmup": -1}, {"schedule": "step"}, {"schedule": "step", "milestones": [90]}], ids=str
+)
+def test_recipes_out_of_range_are_refused(wrong) -> None:
+    with pytest.raises(BiposeError, match="recipe"):
+        Recipe(**wrong)

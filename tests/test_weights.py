@@ -1,0 +1,60 @@
+"""Weights of parts: what goes in comes out; anything that does not fit is named."""
+
+import pytest
+import torch
+from torch import nn
+
+from bipose_lit.types import BiposeError
+from bipose_lit.weights import fingerprint, load_parts, save_parts
+
+
+def make(width: int = 4) -> nn.Module:
+    net = nn.Module()
+    net.backbone = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width))
+    net.decoder = nn.Conv2d(width, 2, 1)
+    net.temporal = nn.Linear(2, 2)
+    return net
+
+
+def test_round_trip_leaves_other_parts_alone(tmp_path) -> None:
+    source, target = make(), make()
+    head = target.temporal.weight.clone()
+    save_parts(source, tmp_path / "w.safetensors")
+    load_parts(target, tmp_path / "w.safetensors")
+    torch.testing.assert_close(target.backbone.state_dict(), source.backbone.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(target.decoder.weight, source.decoder.weight, rtol=0, atol=0)
+    assert torch.equal(target.temporal.weight, head)
+
+
+def test_half_precision_file_loads_into_single(tmp_path) -> None:
+    source, target = make(), make()
+    save_parts(source, tmp_path / "w.safetensors", dtype=torch.float16)
+    load_parts(target, tmp_path / "w.safetensors")
+    assert target.decoder.weight.dtype == torch.float32
+    torch.testing.assert_close(target.decoder.weight, source.decoder.weight, rtol=1e-3, atol=1e-3)
+    assert target.backbone[1].num_batches_tracked.dtype == torch.int64
+
+
+def test_misfits_are_named(tmp_path) -> None:
+    save_parts(make(4), tmp_path / "w.safetensors")
+    with pytest.raises(BiposeError, match=r"backbone\.0\.weight"):
+        load_parts(make(5), tmp_path / "w.safetensors")
+    with pytest.raises(BiposeError, match="temporal"):
+        load_parts(make(4), tmp_path / "w.safetensors", ["temporal"])
+
+
+def test_missing_and_damaged_files(tmp_path) -> None:
+    with pytest.raises(BiposeError, match="not found"):
+        load_parts(make(), tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    with pytest.raises(BiposeError, match="cannot be read"):
+        load_parts(make(), tmp_path / "bad.safetensors")
+
+
+def test_fingerprint_sees_every_bit() -> None:
+    net = make()
+    before = fingerprint(net)
+    assert fingerprint(net) == before
+    with torch.no_grad():
+        net.decoder.bias[0] += 1e-7
+    assert fingerprint(net) != before
