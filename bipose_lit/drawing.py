@@ -240,9 +240,7 @@ def _disc(canvas: NDArray[np.uint8], centre: NDArray[np.float64], radius: float,
 
 
 def _ring(canvas: NDArray[np.uint8], centre: NDArray[np.float64], radius: float, colour: Colour, width: float) -> None:
-    cv2.circle(
-        canvas, _fixed(centre), round(radius * 2**_SHIFT), colour, max(round(width), 1), cv2.LINE_AA, _SHIFT
-    )
+    cv2.circle(canvas, _fixed(centre), round(radius * 2**_SHIFT), colour, max(round(width), 1), cv2.LINE_AA, _SHIFT)
 
 
 def _text(canvas: NDArray[np.uint8], text: str, at: NDArray[np.float64], size: float) -> None:

@@ -1,8 +1,9 @@
 """What a frozen backbone makes of every frame, computed once and read from disk.
 
-Per clip there is a finite set of views (plain, mirrored, further augmented ones); each has its features, joints, visibility and
-matrices. An entry is named by everything that it depends on: the backbone's weights, the data's fingerprint, the crops, the views.
-So a changed part makes a new entry and never a stale one. BatchNorm runs in evaluation mode.
+Per clip there is a finite set of views (plain, mirrored, further augmented ones); each has its features, joints,
+visibility and matrices. An entry is named by everything that it depends on: the backbone's weights, the data's
+fingerprint, the crops, the views. So a changed part makes a new entry and never a stale one. BatchNorm runs in
+evaluation mode.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bipose_lit.datasets.index import PoseIndex
 from bipose_lit.datasets.loader import ClipLoader
 from bipose_lit.datasets.transforms import CHOICE, Augmentation, generator
 from bipose_lit.feature_cache_store import Entry, Shapes, Writer, disk_full, entry_bytes, lock
+from bipose_lit.models.base import Part
 from bipose_lit.types import BiposeError, FeatureSpec
 
 SCHEMA = 1
@@ -40,12 +42,10 @@ SEGMENT = 64
 
 
 class Extractor(Protocol):
-    """What turns crops into features: a `PoseNetwork`, or anything alike."""
+    """What turns crops into features: a `PoseNetwork`, or anything alike.
 
-    @property
-    def spec(self) -> FeatureSpec:
-        """Channels and stride of the features."""
-        ...
+    Where it has a `backbone`, that part's configuration and weights name the features, else its own.
+    """
 
     def extract(self, images: Tensor) -> Tensor:
         """Uint8 (N, 3, H, W) to features (N, C, h, w)."""
@@ -118,7 +118,9 @@ class FeatureCache:
         views = self.views if views is None else views
         backbone = getattr(extractor, "backbone", extractor)
         if isinstance(backbone, nn.Module) and any(p.requires_grad for p in backbone.parameters()):
-            raise BiposeError("feature cache: the backbone is being trained; set model.freeze_backbone true or data.cache null")
+            raise BiposeError(
+                "feature cache: the backbone is being trained; set model.freeze_backbone true or data.cache null"
+            )
         about = {
             "schema": SCHEMA,
             "weights": weights_hash(extractor),
@@ -137,9 +139,15 @@ class FeatureCache:
             return entry
         try:
             with lock(self.root / f".{key}.lock"):
-                return entry if entry.complete() else self._build(key, about, cropper, extractor, augmentation, seed, views)
+                return (
+                    entry
+                    if entry.complete()
+                    else self._build(key, about, cropper, extractor, augmentation, seed, views)
+                )
         except OSError as error:
-            raise BiposeError(f"feature cache {self.root}: {error.strerror or error}; give a folder that can be written") from error
+            raise BiposeError(
+                f"feature cache {self.root}: {error.strerror or error}; give a folder that can be written"
+            ) from error
 
     def _shapes(self, index: PoseIndex, feature: tuple[int, int, int], views: int) -> Shapes:
         offsets = np.cumsum([0, *(len(t) for t in index.tracks)], dtype=np.int64)
@@ -162,7 +170,11 @@ class FeatureCache:
             shapes = self._shapes(cropper.index, (probe.shape[1], probe.shape[2], probe.shape[3]), views)
             others, free = entry_bytes(self.root, key), shutil.disk_usage(self.root).free
             if others + shapes.bytes > self.budget or shapes.bytes > free:
-                room = f"{free / 1e9:.2f} GB are free" if shapes.bytes > free else f"the budget is {self.budget / 1e9:.2f} GB"
+                room = (
+                    f"{free / 1e9:.2f} GB are free"
+                    if shapes.bytes > free
+                    else f"the budget is {self.budget / 1e9:.2f} GB"
+                )
                 warnings.warn(
                     f"feature cache: {cropper.index.name} needs {shapes.bytes / 1e9:.2f} GB beside {others / 1e9:.2f} GB in "
                     f"{self.root}, but {room}; recomputing features in every step instead (raise budget_gb or lower views)",
@@ -190,19 +202,19 @@ class FeatureCache:
     ) -> None:
         arrays = writer.arrays
         loader = ClipLoader(segments, batch_size=None, num_workers=self.workers)
-        for part in progress_bar(
-            loader, "caching features", len(segments), disable=not self.progress, transient=False
-        ):
+        for part in progress_bar(loader, "caching features", len(segments), disable=not self.progress, transient=False):
             rows = slice(part.row, part.row + part.images.shape[1])
             for name in ("joints", "visible", "to_image"):
                 arrays[name][:, rows] = getattr(part, name)
             for name in ("norms", "uid", "box_score"):
                 arrays[name][rows] = getattr(part, name)
             flat = torch.from_numpy(part.images).flatten(0, 1)
-            made = torch.cat([extractor.extract(chunk.to(device)).cpu() for chunk in flat.split(self.batch)])
+            made = torch.cat([extractor.extract(chunk.to(device)).cpu() for chunk in torch.split(flat, self.batch)])
             features = made.to(getattr(torch, shapes.dtype))
             if not bool(torch.isfinite(features).all()):
-                raise BiposeError(f"feature cache: features that {shapes.dtype} cannot hold; use dtype float32 or check the weights")
+                raise BiposeError(
+                    f"feature cache: features that {shapes.dtype} cannot hold; use dtype float32 or check the weights"
+                )
             arrays["features"][:, rows] = features.numpy().reshape(part.images.shape[:2] + shapes.feature)
 
 
@@ -307,7 +319,12 @@ def weights_hash(extractor: Extractor) -> str:
     """SHA-256 over the backbone's configuration and tensors, and the network's own constants (the normalisation)."""
     digest = hashlib.sha256()
     backbone = getattr(extractor, "backbone", extractor)
-    config = backbone.config() if hasattr(backbone, "config") else type(backbone).__qualname__
+    config: dict[str, Any] = {"class_path": type(backbone).__qualname__, "init_args": {}}
+    if isinstance(backbone, Part):
+        config = backbone.config()
+    # Where the weights came from does not matter beside what they are.
+    arguments = {k: v for k, v in config["init_args"].items() if k not in ("weights", "pretrained", "frozen")}
+    config = {**config, "init_args": arguments}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     tensors: dict[str, Tensor] = {}
     if isinstance(backbone, nn.Module):
@@ -331,7 +348,9 @@ def describe(value: Any) -> Any:
         return [describe(v) for v in value]
     if isinstance(value, dict):
         return {str(k): describe(v) for k, v in value.items()}
-    attributes = asdict(value) if is_dataclass(value) and not isinstance(value, type) else getattr(value, "__dict__", {})
+    attributes = (
+        asdict(value) if is_dataclass(value) and not isinstance(value, type) else getattr(value, "__dict__", {})
+    )
     cls = type(value)
     kept = {k: describe(v) for k, v in attributes.items() if not k.startswith("_")}
     return {"class": f"{cls.__module__}.{cls.__qualname__}", **(kept or {"repr": repr(value)})}

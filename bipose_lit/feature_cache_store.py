@@ -78,9 +78,12 @@ class Entry:
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._maps:
             try:
-                self._maps[name] = np.load(self.path / f"{name}.npy", mmap_mode="r")
+                # A plain view of the map: np.memmap itself makes every slice slow.
+                self._maps[name] = np.load(self.path / f"{name}.npy", mmap_mode="r").view(np.ndarray)
             except (OSError, ValueError) as error:
-                raise BiposeError(f"feature cache {self.path}/{name}.npy cannot be read ({error}); delete {self.path}") from error
+                raise BiposeError(
+                    f"feature cache {self.path}/{name}.npy cannot be read ({error}); delete {self.path}"
+                ) from error
         return self._maps[name]
 
     def complete(self) -> bool:
@@ -118,7 +121,9 @@ def lock(path: Path, timeout: float = 24 * 3600.0) -> Iterator[None]:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 if time.monotonic() - begun > timeout:
-                    raise BiposeError(f"{path} has been locked by {holder} for {timeout:.0f} s; end it, then retry") from None
+                    raise BiposeError(
+                        f"{path} has been locked by {holder} for {timeout:.0f} s; end it, then retry"
+                    ) from None
                 if not told:
                     print(f"waiting for {holder}, which builds the same feature cache", flush=True)
                     told = True

@@ -16,12 +16,11 @@ import netrc
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from bipose_lit.store import CONFIG, HISTORY, RESULT, RunResult, atomic, runs
+from bipose_lit.store import CONFIG, HISTORY, RESULT, SPEC, RunResult, RunSpec, atomic, runs
 from bipose_lit.types import BiposeError
 
 if TYPE_CHECKING:
@@ -33,31 +32,10 @@ MARKER = "mirrored.json"
 MODES = ("auto", "offline", "online", "disabled")
 
 
-@dataclass(frozen=True)
-class Spec:
-    """Who a run is.
-
-    Attributes:
-        name: the manifest's name (group).
-        arm: the arm (job_type).
-        seed: the seed.
-        config: the resolved configuration, plain data.
-        config_hash: identifies the configuration; taken from `config` where empty.
-        tags: free words.
-    """
-
-    name: str
-    arm: str
-    seed: int
-    config: Mapping[str, Any] = field(default_factory=dict)
-    config_hash: str = ""
-    tags: Sequence[str] = ()
-
-    @property
-    def run_id(self) -> str:
-        """The same for every start of the same run: eight bytes of a SHA-256 in hexadecimal."""
-        config = self.config_hash or hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode()).hexdigest()
-        return hashlib.sha256(json.dumps([self.name, self.arm, self.seed, config]).encode()).hexdigest()[:16]
+def run_id(spec: RunSpec) -> str:
+    """The same for every start of the same run: 16 hexadecimal digits of name, arm, seed and configuration."""
+    config = spec.config_hash or json.dumps(spec.config, sort_keys=True, default=str)
+    return hashlib.sha256(json.dumps([spec.name, spec.arm, spec.seed, config]).encode()).hexdigest()[:16]
 
 
 def resolve_mode(mode: str = "auto") -> str:
@@ -80,20 +58,19 @@ def resolve_mode(mode: str = "auto") -> str:
 def alias(name: str) -> str:
     """A metric's protocol name as W&B likes it: the split stays a section, the rest becomes [a-z0-9_].
 
-    "test/pck@0.1[clip,clip-box]" -> "test/pck_0_1_clip_clip_box".
+    "test/pck@0.1[clip,clip-box]/wrist" -> "test/pck_0_1_clip_clip_box_wrist".
     """
     from bipose_lit.metrics.summary import alias as plain
 
-    section, slash, rest = name.rpartition("/")
-    return f"{section}{slash}{plain(rest)}"
+    section, slash, rest = name.partition("/")
+    return f"{section}/{plain(rest)}" if slash else name
 
 
-def make_logger(spec: Spec, folder: Path, mode: str = "auto", project: str = PROJECT, **options: Any) -> WandbLogger:
-    """A Lightning logger for a live run; the W&B files land in FOLDER/wandb.
+def make_logger(spec: RunSpec, mode: str = "auto", project: str = PROJECT, **options: Any) -> WandbLogger:
+    """A Lightning logger for a live run; the W&B files land in the run's own folder, FOLDER/wandb.
 
     Args:
         spec: who the run is.
-        folder: the run's own folder (one per run: a shared one makes runs overwrite each other's configuration).
         mode: see `resolve_mode`; "disabled" gives a logger that drops everything.
         project: W&B project.
         options: further arguments of `wandb.init`.
@@ -101,11 +78,11 @@ def make_logger(spec: Spec, folder: Path, mode: str = "auto", project: str = PRO
     from lightning.pytorch.loggers import WandbLogger
 
     mode = resolve_mode(mode)
-    folder.mkdir(parents=True, exist_ok=True)
+    spec.folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         name=f"{spec.arm}/seed{spec.seed}",
-        save_dir=str(folder),
-        id=spec.run_id,
+        save_dir=str(spec.folder),
+        id=run_id(spec),
         project=project,
         offline=mode == "offline",
         group=spec.name,
@@ -165,7 +142,7 @@ def wandb_logger(
 
 def mirror(
     folder: Path,
-    spec: Spec | None = None,
+    spec: RunSpec | None = None,
     *,
     mode: str = "auto",
     project: str = PROJECT,
@@ -180,12 +157,12 @@ def mirror(
 
     Args:
         folder: the run's folder.
-        spec: who the run is; default: as result.json and config.yaml tell.
+        spec: who the run is; default: spec.json, or else what result.json and config.yaml tell.
         mode: see `resolve_mode`.
         project: W&B project.
         tags: free words, added to the spec's.
         images: overlays to show, RGB uint8 by title.
-        predictions: also hand over the prediction files (as files of the run).
+        predictions: also hand over the prediction files, as an artifact.
 
     Returns:
         The run's W&B folder; None if W&B is disabled.
@@ -199,7 +176,7 @@ def mirror(
         raise BiposeError(f"{folder} has no {RESULT}: nothing to mirror; finish the run first")
     if mode == "disabled":
         return None
-    spec = spec or Spec(result.name, result.arm, result.seed, _config(folder), result.config_hash)
+    spec = spec or _spec(folder, result)
     digest = _digest(folder, mode, project, (*spec.tags, *tags), images, predictions)
     marker = folder / "wandb" / MARKER
     before = _marker(marker)
@@ -208,18 +185,19 @@ def mirror(
 
     import wandb
 
+    how: Any = mode
     try:
         run = wandb.init(
             project=project,
             group=spec.name,
             job_type=spec.arm,
             name=f"{spec.arm}/seed{spec.seed}",
-            id=spec.run_id,
+            id=run_id(spec),
             resume="allow" if mode == "online" else None,
             tags=[*spec.tags, *tags],
             config=dict(spec.config),
             dir=str(folder),
-            mode=mode,
+            mode=how,
             reinit="create_new",
             settings=_settings(),
         )
@@ -233,7 +211,9 @@ def mirror(
     if before.get("mode") == "offline" and old.is_dir() and old != written and not any(old.glob("*.synced")):
         shutil.rmtree(old)
     with atomic(marker) as handle:
-        json.dump({"digest": digest, "id": spec.run_id, "mode": mode, "run": written.name}, handle, indent=1, sort_keys=True)
+        json.dump(
+            {"digest": digest, "id": run_id(spec), "mode": mode, "run": written.name}, handle, indent=1, sort_keys=True
+        )
     return written
 
 
@@ -265,7 +245,9 @@ def history(folder: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
-            raise BiposeError(f"{path}:{number} is no history row ({error}); delete the run's folder to repeat it") from error
+            raise BiposeError(
+                f"{path}:{number} is no history row ({error}); delete the run's folder to repeat it"
+            ) from error
     return [rows[step] for step in sorted(rows)]
 
 
@@ -291,9 +273,11 @@ def _fill(run: Any, folder: Path, result: RunResult, images: Mapping[str, Any], 
     run.summary.update({alias(name): value for name, value in sorted(result.metrics.items())})
     run.summary.update({f"measured/{name}": value for name, value in sorted(result.measured.items())})
     run.summary.update({"status": result.status, **({"error": result.error} if result.error else {})})
-    if predictions:
+    if predictions and result.predictions:
+        artifact = wandb.Artifact(f"predictions-{run.id}", type="predictions")
         for name in sorted(result.predictions.values()):
-            run.save(str(folder / name), base_path=str(folder), policy="now")
+            artifact.add_file(str(folder / name))
+        run.log_artifact(artifact)
 
 
 def _tables(folder: Path, result: RunResult) -> Iterable[tuple[str, list[list[Any]], list[str]]]:
@@ -358,6 +342,12 @@ def _logged_in() -> bool:
         return False
 
 
+def _spec(folder: Path, result: RunResult) -> RunSpec:
+    if (folder / SPEC).is_file():
+        return RunSpec.load(folder / SPEC)
+    return RunSpec(result.name, result.arm, result.seed, folder, _config(folder), config_hash=result.config_hash)
+
+
 def _config(folder: Path) -> dict[str, Any]:
     import yaml
 
@@ -367,7 +357,9 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise BiposeError(f"{path} is no YAML ({str(error).splitlines()[0]}); delete the run's folder to repeat it") from error
+        raise BiposeError(
+            f"{path} is no YAML ({str(error).splitlines()[0]}); delete the run's folder to repeat it"
+        ) from error
     return data if isinstance(data, dict) else {}
 
 

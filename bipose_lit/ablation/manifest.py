@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -98,19 +100,27 @@ class Manifest:
     tags: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for reports: paths as text."""
+        """Plain data for reports; file names relative to the manifest, so that equal ablations read equal anywhere."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, Path):
-                return str(value)
+                return os.path.relpath(value, self.path.parent)
             if isinstance(value, Mapping):
                 return {str(k): plain(v) for k, v in value.items()}
             if isinstance(value, list | tuple):
                 return [plain(v) for v in value]
             return value
 
-        result = plain(asdict(self))
-        assert isinstance(result, dict)
+        result: dict[str, Any] = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        result["path"] = self.path.name
+        result["tune"] = None if self.tune is None else plain(asdict(self.tune))
+        result["arms"] = {
+            arm: {
+                "about": ", ".join(Path(o).stem if isinstance(o, Path) else json.dumps(o) for o in overlays),
+                "overlays": plain(overlays),
+            }
+            for arm, overlays in self.arms.items()
+        }
         return result
 
 

@@ -1,0 +1,1 @@
+"""Joints to training targets and predictions to joints."""

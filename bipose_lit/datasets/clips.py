@@ -46,8 +46,8 @@ class ClipSampling:
         length: frames of a window; None for the whole clip.
         stride: step between the frames of a window.
         train: "random": one window per track and epoch, its start uniform; "all": every window each epoch.
-        eval: "whole": the whole track; "windows": windows of `length` that overlap. Either way every frame of every track is covered
-            (a stride s gives s interleaved sequences).
+        eval: "whole": the whole track; "windows": windows of `length` that overlap. Either way every frame of every
+            track is covered (a stride s gives s interleaved sequences).
         overlap: frames that neighbouring windows share; metrics keep a frame's prediction with most context.
         reverse: probability that a training window runs backwards in time.
 
@@ -236,8 +236,8 @@ class ClipDataset(Dataset[Sample]):
         pixels: pixel augmentation of training.
         occluders: occluders pasted into training clips.
         seed: of the run.
-        views: None for a new view of a clip in every epoch; a number for that many views per clip, drawn once, as the feature cache
-            holds them (see `draw_view`).
+        views: None for a new view of a clip in every epoch; a number for that many views per clip, drawn once, as the
+            feature cache holds them (see `draw_view`).
 
     Raises:
         BiposeError: the index cannot be used (see `check_index`), or a picture cannot be read.
@@ -305,7 +305,9 @@ def check_index(index: PoseIndex) -> None:
             )
         labelled = track.visible != ABSENT
         if not np.isfinite(track.joints[labelled]).all():
-            raise BiposeError(f"{index.name}: clip {track.clip} has a labelled joint that is not finite; mend its labels")
+            raise BiposeError(
+                f"{index.name}: clip {track.clip} has a labelled joint that is not finite; mend its labels"
+            )
     uids = np.concatenate([track.uid for track in index.tracks])
     if len(np.unique(uids)) != len(uids):
         raise BiposeError(f"{index.name}: annotation ids repeat; every person in a frame needs its own uid")

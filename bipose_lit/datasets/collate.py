@@ -52,8 +52,8 @@ class Collate:
 
     Args:
         length: pad every batch to this many frames; None for the longest clip of the batch.
-        supervise: share of each clip's frames that the training loss reads; None for all (no mask). The frames are a pure function
-            of (seed, epoch, item), so every model that trains on the same data meets the same ones.
+        supervise: share of each clip's frames that the training loss reads; None for all (no mask). The frames are a
+            pure function of (seed, epoch, item), so every model that trains on the same data meets the same ones.
         seed: of the run.
 
     Raises:

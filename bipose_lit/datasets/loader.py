@@ -26,6 +26,8 @@ class ClipLoader(DataLoader[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("worker_init_fn", start_worker)
+        # Else every epoch's start would take a number from the global generator, which dropout and others draw from.
+        kwargs.setdefault("generator", torch.Generator())
         super().__init__(*args, **kwargs)
         if self.num_workers == 0:
             cv2.setNumThreads(0)
@@ -61,8 +63,8 @@ class _OneLine:
             if "DataLoader worker" not in str(error):
                 raise
             raise BiposeError(
-                f"a data worker died ({' '.join(str(error).split())[:160]}); it was killed or ran out of memory or shared memory: "
-                "lower data.num_workers or data.batch_size, or enlarge /dev/shm"
+                f"a data worker died ({' '.join(str(error).split())[:160]}); it was killed or ran out of "
+                "memory or shared memory: lower data.num_workers or data.batch_size, or enlarge /dev/shm"
             ) from error
 
 

@@ -4,9 +4,9 @@ Tree:
     frames/NNNN/000001.jpg
     labels/NNNN.mat    x, y, visibility (T, 13), bbox (T, 4) as x1 y1 x2 y2, 1-based pixels; dimensions, train, action
 
-`visibility` 0 means that the joint was not annotated (the coordinates are placeholders): absent, not occluded. Read where
-a set has them (bipose's own synthetic set does): `visible` (T, 13) with 0 absent, 1 occluded, 2 visible, `cluster`,
-`fps`, and 0 in `train` for validation clips.
+`visibility` 0 means that the joint was not annotated (the coordinates are placeholders): absent, not occluded. Where a
+set has them (bipose's own synthetic set does) these are read: `visible` (T, 13) with 0 absent, 1 occluded, 2 visible,
+`cluster`, `fps`, and 0 in `train` for validation clips.
 """
 
 from __future__ import annotations

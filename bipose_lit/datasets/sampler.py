@@ -73,7 +73,8 @@ class EvaluationSampler(DistributedSampler[Key]):
     """
 
     def __init__(self, items: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(range(items), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        # The base class deals nothing here; with one replica Lightning does not warn of repeated samples.
+        super().__init__(range(items), num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
         self.mine = list(range(rank, items, world_size))
         most = -(-items // world_size)
         if items and -(-len(self.mine) // batch_size) < -(-most // batch_size):

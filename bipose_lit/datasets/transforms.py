@@ -160,9 +160,9 @@ def warp(image: Image, matrix: NDArray[np.float64], out: Image) -> None:
     (a bilinear kernel alone would skip pixels and alias).
     """
     height, width = out.shape[:2]
-    factor = int(1.0 / math.sqrt(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])) + 1e-6)
-    if factor >= 2:
-        shrunk = _shrink(image, matrix, (width, height), factor)
+    span = 1.0 / math.sqrt(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))
+    if span > 2 - 1e-6:
+        shrunk = _shrink(image, matrix, (width, height), round(span))
         if shrunk is None:
             out[:] = 0
             return

@@ -1,0 +1,93 @@
+"""Losses between what a decoder predicts and what a codec encodes."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from bipose_lit.models.base import Part
+from bipose_lit.types import BiposeError, Encoded
+
+
+class PoseLoss(Part):
+    """Compares predictions with targets.
+
+    Attributes:
+        keys: entries of `Encoded` that it reads.
+    """
+
+    keys: tuple[str, ...] = ()
+
+    def check(self, codec: object) -> None:
+        """Raises BiposeError if the codec makes no targets for this loss. Called at construction of a module."""
+        made = tuple(getattr(codec, "keys", ()))
+        missing = [key for key in self.keys if key not in made]
+        if missing:
+            raise BiposeError(
+                f"loss {type(self).__name__} needs {', '.join(missing)}, codec {type(codec).__name__} "
+                f"makes {', '.join(made) or 'none'}; pair HeatmapCodec with HeatmapMSE and RegressionCodec with SmoothL1"
+            )
+
+    def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
+        """The training loss under "loss", and its parts if it has several; scalars, 0 where all weights are 0."""
+        raise NotImplementedError
+
+    def _pair(self, pred: Encoded, target: Encoded) -> tuple[Tensor, Tensor]:
+        """Prediction and target in float32 under the loss's only key."""
+        (key,) = self.keys
+        if key not in pred:
+            raise BiposeError(
+                f"loss {type(self).__name__} needs {key}, but the decoder predicts {', '.join(pred)}; "
+                "change the decoder or the loss"
+            )
+        if pred[key].shape[1:] != target[key].shape[1:]:
+            raise BiposeError(
+                f"{key}: decoder predicts {list(pred[key].shape[1:])}, codec makes {list(target[key].shape[1:])}; "
+                "the decoder's layers (each halves the stride) and the codec's stride must agree"
+            )
+        return pred[key].float(), target[key].float()
+
+
+class HeatmapMSE(PoseLoss):
+    """Squared error of the maps in units of the targets' own energy.
+
+        loss = sum_nk weight_nk * sum_pixels (pred - target)^2  /  sum_nk weight_nk * sum_pixels target^2
+
+    So all-zero maps cost 1 and perfect ones 0, whatever the number of joints, persons, visible joints, the maps' size
+    or sigma. The gradient is that of the usual mean squared error over weighted joints, times one constant per batch.
+    """
+
+    keys = ("heatmaps",)
+
+    def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
+        maps, wanted = self._pair(pred, target)
+        error = (maps - wanted).square().sum((-2, -1))
+        energy = wanted.square().sum((-2, -1))
+        return {"loss": (error * weight).sum() / (energy * weight).sum().clamp(min=1e-6)}
+
+
+class SmoothL1(PoseLoss):
+    """Smooth L1 (Girshick 2015) on normalised coordinates: the mean over weighted joints and both axes.
+
+    Far from the target it is the absolute error, as a fraction of the crop, less beta / 2.
+
+    Args:
+        beta: error, as a fraction of the crop, below which the loss is quadratic.
+    """
+
+    keys = ("xy",)
+
+    def __init__(self, beta: float = 0.02) -> None:
+        super().__init__()
+        if beta <= 0:
+            raise BiposeError(f"SmoothL1: beta {beta} must be above 0")
+        self.beta = beta
+
+    def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
+        xy, wanted = self._pair(pred, target)
+        error = functional.smooth_l1_loss(xy, wanted, beta=self.beta, reduction="none").mean(-1)
+        return {"loss": (error * weight).sum() / weight.sum().clamp(min=1e-6)}
+
+
+__all__ = ["HeatmapMSE", "PoseLoss", "SmoothL1"]

@@ -1,8 +1,8 @@
 """Percentage of correct keypoints (PCK) by any normaliser, and the area under its curve.
 
-A joint is correct when its distance is at most threshold x normaliser (Yang and Ramanan, 2013). The boundary counts, as in
-MPII's evaluation and its port in the HRNet code (`less_equal`); mmpose compares strictly, which differs only for distances
-that hit the threshold exactly. All arithmetic is float64.
+A joint is correct when its distance is at most threshold x normaliser (Yang and Ramanan, 2013). The boundary counts,
+as in MPII's evaluation and its port in the HRNet code (`less_equal`); mmpose compares strictly, which differs only for
+distances that hit the threshold exactly. All arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Average:
     @property
     def per_joint(self) -> Floats:
         """(K,) mean of each joint, NaN where it has no term."""
-        return np.divide(self.total, self.count, out=np.full(len(self.total), np.nan), where=self.count > 0)
+        return np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
 
     def group(self, joints: Sequence[int]) -> float:
         """Mean over the terms of some joints together (left and right); NaN if they have none."""
@@ -87,8 +87,9 @@ def correct(distance: Floats, norm: Floats, threshold: float) -> Bools:
 def under_curve(distance: Floats, norm: Floats, limit: float = AUC_LIMIT) -> Floats:
     """(N, K) each joint's share in the exact area under PCK(t), t from 0 to `limit`, divided by `limit`.
 
-    A joint at normalised distance e is correct for all t >= e, so the area is max(0, 1 - e / limit). A mean of PCK over a
-    grid of thresholds (mmpose; steps of 0.01 in MPII's tables) tends to this as the grid gets finer. NaN where the normaliser is.
+    A joint at normalised distance e is correct for all t >= e, so the area is max(0, 1 - e / limit). A mean of PCK over
+    a grid of thresholds (mmpose; steps of 0.01 in MPII's tables) tends to this as the grid gets finer. NaN where the
+    normaliser is.
     """
     return np.clip(1.0 - distance / norm[:, None] / limit, 0.0, None)
 

@@ -1,9 +1,10 @@
 """Smoothness over consecutive frames: velocity and acceleration error against the labels, jitter of the predictions.
 
-Acceleration error is the norm of the difference of second differences (Kanazawa et al., 2019, HMMR); velocity error that of
-first differences (MPJVE; Pavllo et al., 2019); jitter the norm of the third difference of the predictions alone (Flash and
-Hogan, 1985; as in Yi et al., 2021). A joint enters where it is labelled in every frame that the difference reads, and frames count as
-consecutive by their numbers. Each term stands at the row that the difference is centred on (velocity: the later row).
+Acceleration error is the norm of the difference of second differences (Kanazawa et al., 2019, HMMR); velocity error
+that of first differences (MPJVE; Pavllo et al., 2019); jitter the norm of the third difference of the predictions
+alone (Flash and Hogan, 1985; as in Yi et al., 2021). A joint enters where it is labelled in every frame that the
+difference reads, and frames count as consecutive by their numbers. Each term stands at the row that the difference is
+centred on (velocity: the later row; jitter: the later of the two middle rows).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 
 
 class ClusterSums(NamedTuple):
-    """Sufficient statistics of a mean: clusters (C names, sorted), sums of the terms and their counts, both (C,) float64."""
+    """What a mean is made of: clusters (C names, sorted), sums of the terms and their counts, both (C,) float64."""
 
     clusters: tuple[str, ...]
     values: Floats
@@ -51,8 +51,8 @@ def summarise(
 ) -> dict[str, float]:
     """Every metric that the labels define; what has no labelled joint is left out, so no value is NaN.
 
-    Printed for each normaliser that the data define: PCK at `THRESHOLDS` and the area under the curve, over all labelled
-    joints (the mean weighs joints by their labels; "/joint_mean" is the plain mean of joints) and by stratum
+    Printed for each normaliser that the data define: PCK at `THRESHOLDS` and the area under the curve, over all
+    labelled joints (joints weigh by their labels; "/joint_mean" is the plain mean of joints) and by stratum
     ("/visible", "/occluded", "/N", "/N_hidden", "/P", "/F", "/B", joints, groups); further mean errors and smoothness.
 
     Args:
@@ -140,11 +140,11 @@ def _by_cluster(predictions: Predictions, t: Terms, mask: Bools) -> ClusterSums:
     rows = of_clip[predictions.clip] if len(predictions.clip) else np.zeros(0, np.int64)
     sums = np.bincount(rows, weights=np.where(used, t.values, 0.0).sum(axis=1), minlength=len(present))
     counts = np.bincount(rows, weights=used.sum(axis=1).astype(np.float64), minlength=len(present))
-    return ClusterSums(tuple(present), sums.astype(np.float64), counts)
+    return ClusterSums(tuple(present), np.asarray(sums, np.float64), np.asarray(counts, np.float64))
 
 
 def alias(name: str) -> str:
-    """A protocol name in [a-z0-9_] for loggers and file names: "test/pck@0.1[clip,clip-box]" -> "test_pck_0_1_clip_clip_box"."""
+    """A protocol name in [a-z0-9_]: "test/pck@0.1[clip,clip-box]" -> "test_pck_0_1_clip_clip_box"."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
@@ -158,10 +158,11 @@ def aliases(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         short = alias(name)
         if found.setdefault(short, name) != name:
-            raise BiposeError(f"metrics {found[short]!r} and {name!r} share the alias {short!r}; rename a joint or box rule")
+            raise BiposeError(f"{found[short]!r} and {name!r} share the alias {short!r}; rename a joint or box rule")
     return found
 
 
 __all__ = [
-    "ENDPOINT", "ClusterSums", "Metric", "alias", "aliases", "box_rule", "full_name", "mean_of", "per_cluster", "summarise",
+    "ENDPOINT", "ClusterSums", "Metric", "alias", "aliases", "box_rule", "full_name", "mean_of", "per_cluster",
+    "summarise",
 ]  # fmt: skip

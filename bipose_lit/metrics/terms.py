@@ -1,7 +1,7 @@
 """Metric names and the terms they average: every metric of the suite is a mean of per-joint terms over a stratum.
 
 Grammar: [PREFIX/]MEASURE[@THRESHOLD][[NORM[,BOX]]][/STRATUM], for example "pck@0.1[clip]", "error_px/occluded",
-"test/accel_error_per_s[clip,clip-box]/left_wrist". A stratum is one of `occlusion.STRATA`, a joint or a group of joints.
+"test/accel_error_per_s[clip,clip-box]/left_wrist". A stratum is one of `occlusion.STRATA`, a joint or a joint group.
 """
 
 from __future__ import annotations

@@ -66,6 +66,9 @@ class Backbone(Part):
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         raise NotImplementedError
 
+    def initialise(self) -> None:
+        """Loads pretrained weights, if the configuration asks for them. Not called where a checkpoint replaces them anyway."""
+
 
 class TemporalHead(Part):
     """Features over time to features of the same shape, as a residual whose last layer starts at zero.

@@ -12,26 +12,32 @@ from torch import nn
 from bipose_lit.types import BiposeError
 
 
-def instantiate(config: Any) -> Any:
+def instantiate(config: Any, kind: type = nn.Module) -> Any:
     """Builds a part from {"class_path": "package.module.Class", "init_args": {...}}, nested parts included.
 
-    Values that are no such dict come back as they are, so a whole tree of configuration may be passed. The inverse of `Part.config`.
+    Values that are no such dict come back as they are, so a whole tree of configuration may be passed. The inverse of
+    `Part.config`.
+
+    Args:
+        config: the configuration.
+        kind: what the outermost class must derive from; nested ones are torch modules.
 
     Raises:
-        BiposeError: a class that cannot be found, is no torch module, or refuses its arguments.
+        BiposeError: a class that cannot be found, is of another kind, or refuses its arguments.
     """
     if isinstance(config, list):
-        return [instantiate(value) for value in config]
+        return [instantiate(value, kind) for value in config]
     if not isinstance(config, dict):
         return config
     if "class_path" not in config:
-        return {key: instantiate(value) for key, value in config.items()}
+        return {key: instantiate(value, kind) for key, value in config.items()}
     unknown = sorted(set(config) - {"class_path", "init_args"})
     if unknown:
         raise BiposeError(
-            f"{config['class_path']}: unknown keys {', '.join(unknown)} beside class_path; arguments belong under init_args"
+            f"{config['class_path']}: unknown keys {', '.join(unknown)} beside class_path; "
+            "arguments belong under init_args"
         )
-    cls = locate(str(config["class_path"]))
+    cls = locate(str(config["class_path"]), kind)
     arguments = {key: instantiate(value) for key, value in (config.get("init_args") or {}).items()}
     signature = inspect.signature(cls)
     try:
@@ -41,11 +47,11 @@ def instantiate(config: Any) -> Any:
     return cls(**arguments)
 
 
-def locate(class_path: str) -> type[nn.Module]:
-    """The module class at an import path.
+def locate(class_path: str, kind: type = nn.Module) -> type[Any]:
+    """The class at an import path.
 
     Raises:
-        BiposeError: no such module or class (with the closest names), or a class that is no torch.nn.Module.
+        BiposeError: no such module or class (with the closest names), or one that does not derive from `kind`.
     """
     module_name, _, name = class_path.rpartition(".")
     if not module_name:
@@ -54,17 +60,20 @@ def locate(class_path: str) -> type[nn.Module]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
-            raise BiposeError(f"class_path {class_path}: importing it needs {error.name}: install that first") from error
+            raise BiposeError(
+                f"class_path {class_path}: importing it needs {error.name}: install that first"
+            ) from error
         raise BiposeError(
             f"class_path {class_path}: no module {error.name}; check the spelling, or install the package that holds it"
         ) from error
     found = getattr(module, name, None)
     if found is None:
-        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, nn.Module)]
+        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, kind)]
         close = difflib.get_close_matches(name, classes, 3, 0.5) or sorted(classes)[:5]
         raise BiposeError(f"class_path {class_path}: {module_name} has no class {name}; it has {', '.join(close)}")
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        raise BiposeError(f"class_path {class_path} is no torch.nn.Module; parts derive from bipose_lit.models.base.Part")
+    if not (inspect.isclass(found) and issubclass(found, kind)):
+        wanted = f"{kind.__module__}.{kind.__qualname__}"
+        raise BiposeError(f"class_path {class_path} is no {wanted}; name a class that derives from it")
     return found
 
 

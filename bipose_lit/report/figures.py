@@ -9,7 +9,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -24,7 +24,13 @@ from numpy.typing import NDArray
 INK, MUTED, GRID, BAND = "#101a11", "#101a12", "#101a13", "#101a14"
 SERIES = tuple(f"#101b{i:02x}" for i in range(8))
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", BAND: "--band", **{c: f"--c{i}" for i, c in enumerate(SERIES)}}
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    BAND: "--band",
+    **{c: f"--c{i}" for i, c in enumerate(SERIES)},
+}
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -95,13 +101,13 @@ class Spot:
 
 @dataclass(frozen=True)
 class Panel:
-    """One axes of `curves`."""
+    """One axes of `curves`; `apart` cuts the last point off the curves, as a category of its own."""
 
     lines: Sequence[Line]
     xlabel: str
     ticks: Sequence[str] | None = None
     title: str = ""
-    spans: Sequence[tuple[float, float]] = field(default=())
+    apart: bool = False
 
 
 def curves(
@@ -137,14 +143,13 @@ def curves(
         handles: dict[str, Any] = {}
         for axis, panel in zip(axes, panels, strict=True):
             for line in panel.lines:
-                handles.setdefault(line.label, _line(axis, line, markers))
+                handles.setdefault(line.label, _line(axis, _cut(line) if panel.apart else line, markers))
             handles.pop("", None)
             if panel.ticks is not None:
-                axis.set_xticks(range(len(panel.ticks)), panel.ticks)
+                at = [*range(len(panel.ticks) - 1), len(panel.ticks) - (0.6 if panel.apart else 1)]
+                axis.set_xticks(at, panel.ticks, fontsize=8)
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            for a, b in panel.spans:
-                axis.axvspan(a, b, color=BAND, lw=0)
             axis.set_xlabel(panel.xlabel)
             axis.set_title(panel.title)
         axes[0].set_ylabel(ylabel)
@@ -155,6 +160,18 @@ def curves(
         _legend(figure, handles)
 
     return _svg(slug, title, description, width, height, draw)
+
+
+def _cut(line: Line) -> Line:
+    """A gap before the last point, which moves a little to the right."""
+
+    def gap(values: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        return None if values is None else np.concatenate([values[:-1], [np.nan], values[-1:]])
+
+    x = np.concatenate([line.x[:-1], [np.nan], line.x[-1:] + 0.4])
+    y = gap(line.y)
+    assert y is not None
+    return replace(line, x=x, y=y, low=gap(line.low), high=gap(line.high))
 
 
 def by_cluster(slug: str, title: str, description: str, delta: NDArray[np.float64], margin: float, unit: str) -> str:
@@ -208,23 +225,8 @@ def scatter(slug: str, title: str, description: str, spots: Sequence[Spot], xlab
             axis.plot([spot.x], [spot.y], marker, color=colour, ms=6)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
-        axis.margins(x=0.12, y=0.12)
-        right = axis.get_xlim()[1]
-        left = axis.get_xlim()[0]
-        last: list[tuple[float, float]] = []
-        span = float(np.diff(axis.get_ylim())[0])
-        for spot in sorted(spots, key=lambda s: s.y):
-            beyond = spot.x > left + 0.6 * (right - left)
-            y = spot.y
-            near = [b for a, b in last if abs(a - spot.x) < 0.35 * (right - left)]
-            while near and min(abs(y - b) for b in near) < 0.055 * span:
-                y += 0.02 * span
-            last.append((spot.x, y))
-            text = f"{spot.label}{spot.note and f' ({spot.note})'}"
-            axis.annotate(
-                text, (spot.x, y), xytext=(-8 if beyond else 8, 0), textcoords="offset points", fontsize=8.5,
-                ha="right" if beyond else "left", va="center",
-            )  # fmt: skip
+        axis.margins(x=0.15, y=0.1)
+        _name_spots(figure, axis, spots)
 
     return _svg(slug, title, description, 5.2, 3.6, draw)
 
@@ -323,10 +325,56 @@ def _look(style: int | None) -> tuple[str, str]:
     return (MUTED, "o") if style is None else (SERIES[style % len(SERIES)], MARKERS[style % len(MARKERS)])
 
 
+def _name_spots(figure: Figure, axis: Axes, spots: Sequence[Spot]) -> None:
+    """Puts each name where it meets no marker, no interval and no other name, as far as there is room."""
+    figure.draw_without_rendering()
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        px, py = axis.transData.transform((x, y)) * 72 / figure.dpi
+        return float(px), float(py)
+
+    taken = []
+    for spot in spots:
+        x, y = place(spot.x, spot.y)
+        taken.append((x - 5, y - 5, x + 5, y + 5))
+        if spot.low is not None and spot.high is not None:
+            taken.append((x - 2, place(spot.x, spot.low)[1], x + 2, place(spot.x, spot.high)[1]))
+    frame = [place(a, b) for a, b in zip(axis.get_xlim(), axis.get_ylim(), strict=True)]
+    for spot in spots:
+        text = f"{spot.label}{spot.note and f' ({spot.note})'}"
+        wide, high, (x, y) = 4.9 * len(text), 9.0, place(spot.x, spot.y)
+        found = (8.0, 0.0)
+        best = np.inf
+        for dy in (0.0, 9.0, -9.0, 17.0, -17.0, 26.0, -26.0, 36.0, -36.0):
+            for dx in (8.0, -8.0 - wide):
+                box = (x + dx, y + dy - high / 2, x + dx + wide, y + dy + high / 2)
+                out = max(frame[0][0] - box[0], box[2] - frame[1][0], 0.0) * 40
+                cost = abs(dy) + out + sum(_overlap(box, other) for other in taken)
+                if cost < best:
+                    best, found = cost, (dx, dy)
+        dx, dy = found
+        taken.append((x + dx, y + dy - high / 2, x + dx + wide, y + dy + high / 2))
+        side = "left" if dx > 0 else "right"
+        axis.annotate(
+            text, (spot.x, spot.y), xytext=(8 if dx > 0 else -8, dy), textcoords="offset points", fontsize=8.5, ha=side,
+            va="center",
+        )  # fmt: skip
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Common area of two boxes, plus a fixed price for touching at all."""
+    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return wide * high + 60 if wide > 0 and high > 0 else 0.0
+
+
 def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
     if handles:
         figure.legend(
-            handles.values(), handles.keys(), loc="outside upper left", ncols=min(len(handles), 3), columnspacing=1.2
+            handles.values(),
+            handles.keys(),
+            loc="outside upper left",
+            columnspacing=1.2,
+            ncols=len(handles) if sum(map(len, handles)) + 5 * len(handles) < 68 else 3,
         )
 
 

@@ -21,7 +21,7 @@ _CSS = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
-body{margin:0 auto;max-width:66rem;padding:0 1.25rem 5rem;background:var(--paper);color:var(--ink);
+body{margin:0 auto;max-width:68rem;padding:0 1.25rem 5rem;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Liberation Sans",Arial,sans-serif}
 p,ul,header h1{max-width:44rem}
 header{padding:2.5rem 0 .5rem}
@@ -41,7 +41,7 @@ a{color:var(--link);text-decoration-thickness:1px;text-underline-offset:2px}
 a:focus-visible,video:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--link);outline-offset:2px}
 .scroll{overflow-x:auto;margin:.8rem 0;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;line-height:1.3}
-th,td{padding:.42rem .7rem;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top}
+th,td{padding:.42rem .55rem;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top}
 td{white-space:nowrap}
 thead th{color:var(--muted);font-weight:600;font-size:.8rem;vertical-align:bottom;border-bottom-width:2px}
 th[scope=row],th:first-child{text-align:left;font-weight:600}
@@ -50,17 +50,21 @@ td small,th small{display:block;color:var(--muted);font-weight:400;font-size:.8r
 tr.reference th,tr.reference td{color:var(--muted);font-weight:400}
 tr.split td,tr.split th{border-bottom:2px solid var(--grid)}
 td.best{font-weight:700}
-td.words{text-align:left;white-space:normal;min-width:12rem}
+td.words{text-align:left;white-space:normal;min-width:14rem}
+.scroll th[scope=row]{min-width:8.5rem;max-width:15rem}
+.scroll thead th{max-width:9rem}
 .verdict{display:inline-block;border-radius:.3rem;padding:0 .4rem;font-size:.84rem;background:var(--band);color:var(--flat)}
 .verdict.better,.verdict.yes,.verdict.passed{color:var(--good)}
 .verdict.worse,.verdict.no,.verdict.failed{color:var(--bad)}
-td.left .verdict,.verdict.none{background:none;padding:0;color:var(--muted)}
+.verdict.exploratory,.verdict.none{background:none;padding:0;color:var(--muted)}
 .forest{width:100%;font-size:.92rem}
 .forest th,.forest td{text-align:left;border:0;padding:.2rem .9rem .2rem 0;vertical-align:middle}
 .forest thead th{border-bottom:1px solid var(--grid);padding-bottom:.4rem}
-.forest .plot{width:52%;padding-right:0}
+.forest .plot{width:50%;padding-right:0;position:relative}
+.forest tbody .plot{padding:0}
 .forest .num{white-space:nowrap}
-.forest svg{display:block;width:100%;height:2.6rem;overflow:visible}
+.forest svg{display:block;width:100%;overflow:visible}
+.forest svg.strip{position:absolute;inset:0;height:100%}
 .forest svg.axis{height:1.2rem;font-size:.78rem;fill:var(--muted)}
 .forest .band{fill:var(--band)}.forest .zero{stroke:var(--muted);stroke-width:1}
 .forest .ci{stroke:var(--c0);stroke-width:3;stroke-linecap:round}.forest .dot{fill:var(--c0)}
@@ -73,9 +77,12 @@ figure svg,figure img,figure video{display:block;width:100%;height:auto;max-widt
 figure svg *{stroke-linejoin:round}
 figure img,figure video{border-radius:.3rem;background:#141418}
 .grid figure img,.grid figure video{max-width:100%}
-.wide img,.wide video{max-width:100%!important}
+.three{grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1.2rem}
+@media (min-width:56rem){.beside{display:grid;grid-template-columns:38rem 1fr;gap:2rem;align-items:end}
+.beside figcaption{padding-bottom:1rem}}
 figcaption{font-size:.86rem;color:var(--muted);margin:.35rem 0;max-width:44rem}
-.key{font-size:.86rem;color:var(--muted);margin:.2rem 0 .8rem}.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:50%;
+.key{font-size:.86rem;color:var(--muted);margin:.2rem 0 .8rem}
+.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:50%;
 vertical-align:-.08rem;margin:0 .3rem 0 .9rem}.key i:first-child{margin-left:0}
 .notes{font-size:.86rem;color:var(--muted)}.notes li{margin:.2rem 0}
 details{margin:.8rem 0}summary{cursor:pointer;color:var(--link)}
@@ -85,8 +92,8 @@ code{font-size:.9em;overflow-wrap:anywhere}
 footer{margin-top:3rem;color:var(--muted);font-size:.86rem}
 @media (max-width:40rem){body{padding:0 1rem 3rem}h1{font-size:1.5rem}h2{margin-top:2.2rem}
 .forest thead,.forest tfoot td:not(.plot){display:none}
-.forest tr{display:grid;grid-template-columns:1fr auto auto;align-items:baseline;padding:.5rem 0 .1rem}
-.forest tr td{padding-right:.5rem}.forest .plot{grid-column:1/-1;width:100%}.forest svg.strip{height:1.9rem}
+.forest tr{display:grid;grid-template-columns:1fr 7.2rem 5.4rem;align-items:baseline;padding:.5rem 0 .1rem}
+.forest tr td{padding-right:.5rem}.forest .plot{grid-column:1/-1;width:100%}.forest svg.strip{position:static;height:2rem}
 dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}}
 @media print{nav,video{display:none}body{max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
 """
@@ -148,20 +155,20 @@ def page(title: str, header: str, sections: Sequence[Section], footer: str = "")
     )
 
 
-def figure(content: str, caption: str = "", wide: bool = False) -> str:
-    """A figure around SVG, an image or a video; `caption` is plain text."""
+def figure(content: str, caption: str = "", beside: bool = False) -> str:
+    """A figure around SVG, an image or a video; `caption` is plain text, beside it where the page is wide enough."""
     text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<figure{' class=wide' if wide else ''}>{content}{text}</figure>"
+    return f"<figure{' class=beside' if beside else ''}>{content}{text}</figure>"
 
 
-def grid(figures: Sequence[str]) -> str:
-    """Figures beside each other where the page is wide enough."""
-    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
+def grid(figures: Sequence[str], columns: int = 2) -> str:
+    """Figures beside each other where the page is wide enough, at most 2 or 3."""
+    return f'<div class="grid{" three" if columns == 3 else ""}">{"".join(figures)}</div>' if figures else ""
 
 
 def image(uri: str, alt: str) -> str:
     """A picture with its text alternative."""
-    return f'<img src="{uri}" alt="{escape(alt)}" loading="lazy" decoding="async">'
+    return f'<img src="{uri}" alt="{escape(alt)}">'
 
 
 def video(uri: str, label: str, poster: str = "") -> str:

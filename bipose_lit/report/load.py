@@ -14,6 +14,8 @@ from bipose_lit.tracking import history
 from bipose_lit.types import BiposeError
 
 MANIFEST = "manifest.json"
+SERVANTS = ("stage1", "tune", "report")
+"""Folders beside the arms that serve them."""
 DEFAULT_ENDPOINT, DEFAULT_MARGIN = "pck@0.1[clip]", 0.005
 
 
@@ -26,6 +28,7 @@ class Manifest:
         arms: in the order of the tables; what each is, in words, in `about`.
         baseline: the arm that differences are taken to.
         contrasts: (arm, control) pairs named before the run; they get verdicts. All other comparisons are exploratory.
+        controls: arms that show why a difference is there.
         seeds: that every arm should have.
         question: one sentence.
         endpoint: metric that decides, without split and box, e.g. "pck@0.1[clip]".
@@ -35,6 +38,7 @@ class Manifest:
         trial: a trial of the machinery, never a verdict.
         assay: what the synthetic set's regimes should show, as `statistics` reads it; None: the default expectations.
         data: one sentence about the data.
+        notes: for the reader: budget, caveats.
         threads: per run.
         about: arm -> words.
         raw: the whole file.
@@ -44,6 +48,7 @@ class Manifest:
     arms: tuple[str, ...]
     baseline: str
     contrasts: tuple[tuple[str, str], ...] = ()
+    controls: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     question: str = ""
     endpoint: str = DEFAULT_ENDPOINT
@@ -53,6 +58,7 @@ class Manifest:
     trial: bool = False
     assay: Any = None
     data: str = ""
+    notes: str = ""
     threads: int | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
@@ -148,7 +154,9 @@ def load_study(folder: Path, manifest: Mapping[str, Any] | None = None) -> Study
             raise BiposeError(f"{folder} holds several ablations; report one of them: {', '.join(below)}")
         manifest = {}
         if found:
-            notes.append(f"no {MANIFEST}: arms, seeds and baseline were guessed, and no comparison was named beforehand")
+            notes.append(
+                f"no {MANIFEST}: arms, seeds and baseline were guessed, and no comparison was named beforehand"
+            )
     if not isinstance(manifest, Mapping):
         raise BiposeError(f"{path} holds no mapping; run the ablation again to rewrite it")
     parsed = parse_manifest(manifest, folder.name, found)
@@ -162,7 +170,7 @@ def load_study(folder: Path, manifest: Mapping[str, Any] | None = None) -> Study
                 missing.append((arm, seed, reason))
             else:
                 usable[arm, seed] = run
-    extra = sorted({a for a, _ in found} - set(parsed.arms))
+    extra = sorted({a for a, _ in found} - {*parsed.arms, *SERVANTS})
     if extra:
         notes.append(f"folders that the manifest does not name were left out: {', '.join(extra)}")
     if not usable:
@@ -192,7 +200,9 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         BiposeError: a baseline or contrast that names no arm.
     """
     listed = data.get("arms") or sorted({arm for arm, _ in found})
-    about = {str(a): _words(v) for a, v in listed.items()} if isinstance(listed, Mapping) else {}
+    about = (
+        {str(a): _words(v) for a, v in listed.items() if isinstance(v, Mapping)} if isinstance(listed, Mapping) else {}
+    )
     arms = tuple(dict.fromkeys(_arm(a) for a in listed))
     if not arms:
         raise BiposeError(f"ablation {name}: no arm in the manifest and no run on disk; run the ablation first")
@@ -201,7 +211,9 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
     contrasts = tuple(_pair(c, baseline) for c in data.get("contrasts") or ())
     for arm in (baseline, *(a for pair in contrasts for a in pair)):
         if arm not in arms:
-            raise BiposeError(f"ablation {name}: the manifest compares {arm!r}, which is none of its arms {', '.join(arms)}")
+            raise BiposeError(
+                f"ablation {name}: the manifest compares {arm!r}, which is none of its arms {', '.join(arms)}"
+            )
     seeds = data.get("seeds")
     if isinstance(seeds, int):
         seeds = range(seeds)
@@ -211,6 +223,7 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         arms=arms,
         baseline=baseline,
         contrasts=contrasts,
+        controls=tuple(a for a in map(str, data.get("controls") or ()) if a in arms),
         seeds=tuple(int(s) for s in seeds) if seeds is not None else tuple(sorted({s for _, s in found})),
         question=str(data.get("question") or ""),
         endpoint=str(data.get("endpoint") or DEFAULT_ENDPOINT),
@@ -220,8 +233,9 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         trial=bool(data.get("trial")),
         assay=data.get("assay"),
         data=_words(data.get("data")),
+        notes=str(data.get("notes") or ""),
         threads=int(data["threads"]) if data.get("threads") else None,
-        about={**about, **{str(k): str(v) for k, v in (data.get("about") or {}).items()}},
+        about={k: v for k, v in {**about, **dict(data.get("about") or {})}.items() if v},
         raw=data,
     )
 

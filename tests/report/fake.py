@@ -84,12 +84,11 @@ def labels(clusters: int, frames: int, seed: int = 7) -> tuple[NDArray[np.float3
         swing = rng.uniform(1, 7, (K, 2)) * (np.abs(rest) > 12)
         wave = np.sin(2 * np.pi * t / rng.uniform(18, 40) + rng.uniform(0, 6.28, (K, 2)))
         joints[c] = 64 + rest + swing * wave + 4 * np.sin(2 * np.pi * t / 50 + c)
-        side = ("left_", "right_")[c % 2]
-        parts = ("wrist", "elbow") if c % 3 else ("knee", "ankle")
-        span = (None, (frames // 2, frames), (0, frames // 2), (frames // 4, 3 * frames // 4), (0, frames))[c % 5]
-        if span:
-            for part in parts:
-                visible[c, span[0] : span[1], JHMDB.index(side + part)] = OCCLUDED
+        spans = (None, (frames // 2, frames), (0, frames // 2), (frames // 4, 3 * frames // 4), (0, frames))
+        for parts, kind in ((("left_wrist", "left_elbow"), c), (("right_knee", "right_ankle"), c + 2)):
+            span = spans[kind % 5]
+            for part in parts if span else ():
+                visible[c, slice(*span), JHMDB.index(part)] = OCCLUDED
     return joints, visible
 
 
@@ -109,7 +108,12 @@ def gaps(hidden: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def write_tree(
-    out: Path, seeds: int = 5, clusters: int = 24, frames: int = 32, arms: Sequence[str] = tuple(ARMS), trial: bool = False
+    out: Path,
+    seeds: int = 5,
+    clusters: int = 24,
+    frames: int = 32,
+    arms: Sequence[str] = tuple(ARMS),
+    trial: bool = False,
 ) -> tuple[Path, dict[str, Track]]:
     """Writes OUT/NAME with a manifest and one folder per run; returns it with the clips by name."""
     joints, visible = labels(clusters, frames)
@@ -130,12 +134,14 @@ def write_tree(
             shared = np.random.default_rng([99]).normal(size=joints.shape)
             memory = {"none": np.inf, "none_matched": np.inf, "lstm": since, "lstm_wide": since,
                       "bilstm": np.minimum(since, until), "mean": np.inf, "shuffled": np.inf}[arm]  # fmt: skip
-            drift = 2.2 + 13 * (1 - np.exp(-np.minimum(memory, 1e6) / 9.0))
-            sigma = np.where(hidden, drift, 2.0 if arm in ("lstm", "lstm_wide", "bilstm", "mean") else 2.3)[..., None]
-            level = 1 + 0.06 * rng.normal() + 0.1 * rng.normal(size=(C, 1, 1, 1))
-            noise = 0.75 * shared + 0.66 * rng.normal(size=joints.shape)
+            drift = 5 + 12 * (1 - np.exp(-np.minimum(memory, 1e6) / 9.0))
+            sigma = np.where(hidden, drift, 4.4 if arm in ("lstm", "lstm_wide", "bilstm", "mean") else 4.6)[..., None]
+            level = 1 + 0.02 * rng.normal() + 0.03 * rng.normal(size=(C, 1, 1, 1))
+            noise = 0.8 * shared + 0.6 * rng.normal(size=joints.shape)
+            stay = np.random.default_rng([98]).normal(size=(C, 1, K, 2)) + 0.2 * noise
+            noise = np.where(hidden[..., None], stay, noise)
             if arm in ("bilstm", "lstm", "lstm_wide", "mean"):
-                noise = 0.5 * noise + 0.5 * np.roll(noise, 1, axis=1)
+                noise = 0.9 * noise + 0.1 * np.roll(noise, 1, axis=1)
             pred = joints + sigma * level * noise
             clip = np.repeat(np.arange(C), T)
             saved = Predictions(
@@ -165,7 +171,9 @@ def write_tree(
             ).save(folder)  # fmt: skip
     manifest = {
         "name": NAME, "question": "Does the order of frames help where a joint is hidden?",
-        "arms": {arm: ARMS[arm] for arm in arms}, "baseline": "none_matched" if "none_matched" in arms else arms[0],
+        "arms": {arm: [f"temporal/{arm}.yaml"] for arm in arms}, "about": {arm: ARMS[arm] for arm in arms},
+        "controls": [a for a in ("mean", "shuffled") if a in arms],
+        "baseline": "none_matched" if "none_matched" in arms else arms[0],
         "contrasts": [c for c in (["bilstm", "none_matched"], ["bilstm", "lstm_wide"], ["lstm", "none_matched"])
                       if set(c) <= set(arms)],
         "seeds": list(range(seeds)), "endpoint": "pck@0.1[clip]", "margin": 0.005, "mode": "frozen",
@@ -173,7 +181,7 @@ def write_tree(
         "data": "simulated people, 24 scenes", "threads": 1,
     }  # fmt: skip
     folder = out / NAME
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     tracks = {
         names[c]: Track(
             clip=names[c], cluster=f"scene{c:03d}", frames=Pictures(joints[c], visible[c], 17 * c % 97), joints=joints[c],

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bipose_lit.datasets.synthetic.shapes import INDEX, BodyMesh, Loft, assemble, capped, knots, loft, smoothstep
+from bipose_lit.datasets.synthetic.body import INDEX
+from bipose_lit.datasets.synthetic.shapes import BodyMesh, Loft, assemble, capped, knots, loft, smoothstep
 
 X = np.array([1.0, 0.0, 0.0])
 Y = np.array([0.0, 1.0, 0.0])
@@ -91,12 +92,14 @@ def _torso(rest: np.ndarray, b: Build, k: float) -> Loft:
         (yh + 0.60 * span, 0.155 * k * g * b.waist**0.5, 0.110 * k * g, 0.006 * k),
         (yh + 0.79 * span, 0.90 * ws, 0.118 * k * g * b.bust, 0.008 * k + 0.08 * k * (b.bust - 1)),
         (yh + 0.93 * span, 0.98 * ws, 0.105 * k * g, -0.004 * k),
-        (ys + 0.025 * k, 0.90 * ws, 0.078 * k * g, -0.012 * k),
-        (ys + 0.050 * k, 0.56 * ws, 0.066 * k, -0.014 * k),
+        (ys + 0.022 * k, 0.93 * ws, 0.080 * k * g, -0.012 * k),
+        (ys + 0.048 * k, 0.60 * ws, 0.068 * k, -0.014 * k),
         (yn + 0.012 * k, 0.062 * k, 0.060 * k, -0.012 * k),
         (yn + 0.03 * k, 0.048 * k, 0.05 * k, -0.006 * k),
     ]
-    y = np.concatenate([np.linspace(table[0][0], yh, 5), np.linspace(yh, ys, 10)[1:], np.linspace(ys, table[-1][0], 6)[1:]])
+    y = np.concatenate(
+        [np.linspace(table[0][0], yh, 5), np.linspace(yh, ys, 10)[1:], np.linspace(ys, table[-1][0], 6)[1:]]
+    )
     w, d, shift = (column[:, None] for column in knots(y, table).T)
     centre = np.stack([0 * y, y, shift[:, 0]], 1)
     pelvis = 1 - smoothstep(y, spine - 0.08 * k, spine + 0.06 * k)
@@ -169,7 +172,7 @@ def _head(rest: np.ndarray, b: Build, k: float) -> list[Loft]:
         c = at + np.outer(ring, Y) * 0.031 * h
         out.append(loft(f"{side}_ear", c, np.outer(radius * sign, X) * 0.010 * h, np.outer(radius, Z) * 0.018 * h,
                         {"head": np.ones(5)}, "head", 8))  # fmt: skip
-    neck, chest = rest[INDEX["neck"]], rest[INDEX["chest"]]
+    neck = rest[INDEX["neck"]]
     if b.hair_style in ("bob", "long"):
         end = chin - 0.01 * k if b.hair_style == "bob" else neck[1] - 0.12 * k
         s = np.linspace(0, 1, 7)
@@ -185,7 +188,11 @@ def _head(rest: np.ndarray, b: Build, k: float) -> list[Loft]:
         drop = np.array([0, -0.24 * k, -0.05 * k]) if b.hair_style == "tail" else np.array([0, 0.045, -0.06]) * h
         bulge = np.array([0, 0.0, -0.03]) * h
         c = start + np.outer(s, drop) + np.outer(4 * s * (1 - s), bulge)
-        r = capped(np.interp(s, [0, 0.3, 0.7, 1.0], [0.6, 1.0, 0.9, 0.5])) * (0.030 if b.hair_style == "tail" else 0.04) * h
+        r = (
+            capped(np.interp(s, [0, 0.3, 0.7, 1.0], [0.6, 1.0, 0.9, 0.5]))
+            * (0.030 if b.hair_style == "tail" else 0.04)
+            * h
+        )
         weights = {"head": 1 - 0.4 * s, "chest": 0.4 * s} if b.hair_style == "tail" else {"head": np.ones(7)}
         tilt = -Z if b.hair_style == "tail" else Y
         out.append(loft("tail", c, np.outer(r, X), np.outer(r, tilt), weights, "head", 10))
@@ -193,7 +200,17 @@ def _head(rest: np.ndarray, b: Build, k: float) -> list[Loft]:
         s = np.linspace(0, 1, 5)
         c = np.stack([0 * s, chin + (0.72 - 0.05 * s) * height, z0 + (0.04 + 0.125 * s) * h], 1)
         r = np.array([0.9, 1, 0.95, 0.75, 1e-3])
-        out.append(loft("brim", c, np.outer(r, X) * 0.07 * h, np.outer(capped(r), Y) * 0.008 * h, {"head": np.ones(5)}, "head", 10))
+        out.append(
+            loft(
+                "brim",
+                c,
+                np.outer(r, X) * 0.07 * h,
+                np.outer(capped(r), Y) * 0.008 * h,
+                {"head": np.ones(5)},
+                "head",
+                10,
+            )
+        )
     return out
 
 
@@ -206,20 +223,25 @@ def _limb(a: np.ndarray, m: np.ndarray, e: np.ndarray, s: np.ndarray) -> np.ndar
 def _arm(rest: np.ndarray, b: Build, k: float, side: str) -> Loft:
     a, m, e = (rest[INDEX[f"{side}_{j}"]] for j in ("shoulder", "elbow", "wrist"))
     sign = 1.0 if side == "left" else -1.0
-    s = np.array([-0.17, -0.15, -0.09, 0.0, 0.12, 0.3, 0.5, 0.7, 0.86, 0.95, 1.05, 1.15, 1.3, 1.5, 1.75, 1.93, 2.0, 2.04])
+    s = np.array(
+        [-0.125, -0.112, -0.07, 0.0, 0.12, 0.3, 0.5, 0.7, 0.86, 0.95, 1.05, 1.15, 1.3, 1.5, 1.75, 1.93, 2.0, 2.04]
+    )
     table = [
-        (-0.17, 0.001, 0.001), (-0.15, 0.032, 0.034), (-0.09, 0.049, 0.053), (0.0, 0.056, 0.062), (0.25, 0.049, 0.058),
-        (0.55, 0.043, 0.050), (0.95, 0.038, 0.042), (1.2, 0.041, 0.045), (1.6, 0.032, 0.036), (1.93, 0.022, 0.029), (2.04, 0.021, 0.028),
+        (-0.125, 0.001, 0.001), (-0.112, 0.022, 0.026), (-0.07, 0.039, 0.045), (0.0, 0.049, 0.057), (0.25, 0.047, 0.056),
+        (0.55, 0.043, 0.050), (0.95, 0.038, 0.042), (1.2, 0.041, 0.045), (1.6, 0.032, 0.036),
+        (1.93, 0.022, 0.029), (2.04, 0.021, 0.028),
     ]  # fmt: skip
     wide, deep = knots(s, table).T * k * b.girth
     covered = s < 2 * b.sleeve_end
-    cloth = np.where(covered, b.sleeve * (0.5 + 0.9 * smoothstep(s, 0.0, 0.8 * max(2 * b.sleeve_end, 0.1))), 0.0)
+    cloth = np.where(covered, b.sleeve * (0.1 + 1.2 * smoothstep(s, 0.0, 0.8 * max(2 * b.sleeve_end, 0.1))), 0.0)
     cloth[0] = 0.0
-    c = _limb(a, m, e, s) + np.outer(np.where(s < 0.4, 0.010 * (0.4 - s), 0), X) * sign * k
-    chest = 0.35 * (1 - smoothstep(s, -0.15, 0.25))
+    c = _limb(a, m, e, s)
+    chest = 0.4 * (1 - smoothstep(s, -0.12, 0.2))
     low = smoothstep(s, 0.86, 1.14)
     weights = {"chest": chest, f"{side}_shoulder": (1 - chest) * (1 - low), f"{side}_elbow": (1 - chest) * low}
-    return loft(f"{side}_arm", c, np.outer(wide + cloth, X) * sign, np.outer(deep + cloth, Z), weights, f"{side}_arm", 14)
+    return loft(
+        f"{side}_arm", c, np.outer(wide + cloth, X) * sign, np.outer(deep + cloth, Z), weights, f"{side}_arm", 14
+    )
 
 
 def _hand(rest: np.ndarray, k: float, side: str) -> list[Loft]:
@@ -244,7 +266,9 @@ def _hand(rest: np.ndarray, k: float, side: str) -> list[Loft]:
 def _leg(rest: np.ndarray, b: Build, k: float, side: str) -> Loft:
     a, m, e = (rest[INDEX[f"{side}_{j}"]] for j in ("hip", "knee", "ankle"))
     sign = 1.0 if side == "left" else -1.0
-    s = np.array([-0.14, -0.12, -0.04, 0.06, 0.18, 0.32, 0.5, 0.7, 0.85, 0.95, 1.05, 1.15, 1.28, 1.45, 1.65, 1.85, 1.97, 2.03])
+    s = np.array(
+        [-0.14, -0.12, -0.04, 0.06, 0.18, 0.32, 0.5, 0.7, 0.85, 0.95, 1.05, 1.15, 1.28, 1.45, 1.65, 1.85, 1.97, 2.03]
+    )
     table = [
         (-0.14, 0.001, 0.001, 0.0), (-0.12, 0.06, 0.075, 0.0), (0.06, 0.081, 0.093, -0.004), (0.2, 0.083, 0.091, 0.0),
         (0.6, 0.067, 0.072, 0.006), (0.95, 0.051, 0.056, 0.004), (1.08, 0.047, 0.052, 0.0), (1.3, 0.052, 0.058, -0.012),
@@ -262,7 +286,9 @@ def _leg(rest: np.ndarray, b: Build, k: float, side: str) -> Loft:
     pelvis = 0.75 * (1 - smoothstep(s, -0.12, 0.22))
     low = smoothstep(s, 0.84, 1.16)
     weights = {"pelvis": pelvis, f"{side}_hip": (1 - pelvis) * (1 - low), f"{side}_knee": (1 - pelvis) * low}
-    return loft(f"{side}_leg", c, np.outer(wide + cloth, X) * sign, np.outer(deep + cloth, Z), weights, f"{side}_leg", 16)
+    return loft(
+        f"{side}_leg", c, np.outer(wide + cloth, X) * sign, np.outer(deep + cloth, Z), weights, f"{side}_leg", 16
+    )
 
 
 def _foot(rest: np.ndarray, k: float, side: str) -> Loft:
@@ -289,10 +315,14 @@ def _skirt(rest: np.ndarray, b: Build, k: float) -> Loft:
     s = np.linspace(0, 1, 9)
     top, bottom = hip[1] + 0.10 * k, hip[1] - b.skirt * (hip[1] - ankle[1])
     y = top + s * (bottom - top)
-    w = (knots(s, [(0, 0.135, 0.105), (0.3, 0.178, 0.135), (1, 0.20 + 0.14 * b.skirt, 0.17 + 0.12 * b.skirt)]).T * k * b.girth)
+    w = (
+        knots(s, [(0, 0.135, 0.105), (0.3, 0.178, 0.135), (1, 0.20 + 0.14 * b.skirt, 0.17 + 0.12 * b.skirt)]).T
+        * k
+        * b.girth
+    )
     phi = np.linspace(0, 2 * np.pi, 23)
     left = 0.5 + 0.5 * np.sin(phi)
-    loose = (0.85 * smoothstep(s, 0.1, 0.9))[:, None]
+    loose = (0.97 * smoothstep(s, 0.1, 0.9))[:, None]
     lower = smoothstep(knee[1] - y, -0.05, 0.15)[:, None] * 0.6
     weights = {
         "pelvis": np.broadcast_to(1 - loose, (9, 23)),
@@ -301,7 +331,7 @@ def _skirt(rest: np.ndarray, b: Build, k: float) -> Loft:
     }  # fmt: skip
     centre = np.stack([0 * s, y, np.full_like(s, -0.005 * k)], 1)
     folds = 1 + 0.05 * np.sin(7 * phi)[None] * s[:, None]
-    part = loft("skirt", centre, np.outer(w[0], X), np.outer(w[1], Z), weights, "torso", 22)
+    part = loft("skirt", centre, np.outer(w[0], X), np.outer(w[1], Z), weights, "skirt", 22)
     part.points = centre[:, None] + (part.points - centre[:, None]) * folds[..., None]
     return part
 
@@ -314,11 +344,13 @@ def _carried(rest: np.ndarray, b: Build, k: float) -> list[Loft]:
         y = rest[INDEX["left_shoulder"], 1] - 0.02 * k - s * 0.42 * k
         c = np.stack([0 * s, y, np.full_like(s, -0.165 * k * b.girth)], 1)
         weights = {"chest": 1 - 0.5 * s, "spine": 0.5 * s}
-        out.append(loft("pack", c, np.outer(round_, X) * 0.145 * k, np.outer(round_, Z) * 0.075 * k, weights, "torso", 16, 3.5))
+        out.append(
+            loft("pack", c, np.outer(round_, X) * 0.145 * k, np.outer(round_, Z) * 0.075 * k, weights, "gear", 16, 3.5)
+        )
     if b.bag:
         y = rest[INDEX["left_hip"], 1] + 0.10 * k - s * 0.24 * k
         x = b.bag * (abs(rest[INDEX["left_hip"], 0]) + 0.125 * k * b.girth)
         c = np.stack([np.full_like(s, x), y, np.full_like(s, -0.02)], 1)
         side = np.outer(round_, X) * 0.042 * k * b.bag
-        out.append(loft("bag", c, side, np.outer(round_, Z) * 0.125 * k, {"pelvis": np.ones(7)}, "torso", 14, 3.5))
+        out.append(loft("bag", c, side, np.outer(round_, Z) * 0.125 * k, {"pelvis": np.ones(7)}, "gear", 14, 3.5))
     return out

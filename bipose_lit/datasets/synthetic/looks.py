@@ -10,7 +10,9 @@ from bipose_lit.datasets.synthetic.anatomy import Build
 from bipose_lit.datasets.synthetic.textures import Fabric, colour, contrasting, luminance
 
 # Skin from dark to light; the six types of Fitzpatrick's scale, as sRGB in round numbers.
-SKIN = np.array([[68, 45, 35], [112, 74, 52], [158, 110, 80], [196, 146, 112], [225, 180, 148], [243, 208, 184]], np.float32)
+SKIN = np.array(
+    [[68, 45, 35], [112, 74, 52], [158, 110, 80], [196, 146, 112], [225, 180, 148], [243, 208, 184]], np.float32
+)
 HAIR = np.array([[22, 18, 17], [48, 32, 24], [86, 56, 34], [135, 92, 52], [205, 168, 104], [150, 66, 34], [168, 166, 164],
                  [228, 226, 220]], np.float32)  # fmt: skip
 TOPS = ("tee", "shirt", "jacket", "hoodie", "tank", "jersey")
@@ -68,7 +70,9 @@ class Look:
         i = min(int(tone), len(SKIN) - 2)
         skin = SKIN[i] + (tone - i) * (SKIN[i + 1] - SKIN[i])
         skin = np.clip(skin + rng.normal(0, 5, 3), 25, 252).astype(np.float32)
-        hair_weights = np.array([5, 4, 3, 2, 1.6, 0.8, 1.2, 0.8]) if tone > 2.5 else np.array([8, 3, 0.5, 0.2, 0.2, 0.1, 0.7, 0.5])
+        hair_weights = (
+            np.array([5, 4, 3, 2, 1.6, 0.8, 1.2, 0.8]) if tone > 2.5 else np.array([8, 3, 0.5, 0.2, 0.2, 0.1, 0.7, 0.5])
+        )
         hair = HAIR[rng.choice(len(HAIR), p=hair_weights / hair_weights.sum())] * rng.uniform(0.85, 1.12)
         if rng.random() < 0.04:
             hair = colour(rng, (0.5, 0.9), (0.4, 0.9))
@@ -90,9 +94,11 @@ class Look:
             shoulders=float(rng.uniform(0.92, 1.0) if feminine else rng.uniform(0.98, 1.06)),
             belly=float(max(0.0, rng.normal(0.02, 0.03)) * girth),
             sleeve=float(rng.uniform(0.004, 0.02)),
-            sleeve_end=0.0 if top == "tank" else float(rng.uniform(0.9, 0.98) if long_sleeve else rng.uniform(0.22, 0.42)),
+            sleeve_end=0.0
+            if top == "tank"
+            else float(rng.uniform(0.9, 0.98) if long_sleeve else rng.uniform(0.22, 0.42)),
             trouser=float(rng.uniform(0.004, 0.02)),
-            trouser_end={"trousers": rng.uniform(0.9, 0.97), "shorts": rng.uniform(0.25, 0.5), "skirt": 0.1}[lower],
+            trouser_end={"trousers": rng.uniform(0.9, 0.97), "shorts": rng.uniform(0.25, 0.5), "skirt": 0.0}[lower],
             hair=float(rng.uniform(0.012, 0.032)) if style not in ("bald", "cap") else 0.010,
             hair_style=style,
             skirt=float(rng.uniform(0.35, 0.85)) if lower == "skirt" else 0.0,
@@ -103,10 +109,17 @@ class Look:
         trousers = Fabric.sample(rng, 0.85)
         ground = trousers.colours[0]
         if lower == "trousers" and rng.random() < 0.65:  # most trousers are denim, black, grey or beige
-            ground = np.array([[44, 58, 92], [70, 92, 130], [32, 32, 36], [92, 92, 96], [150, 132, 104], [66, 58, 44]], np.float32)[rng.integers(6)]
+            ground = np.array(
+                [[44, 58, 92], [70, 92, 130], [32, 32, 36], [92, 92, 96], [150, 132, 104], [66, 58, 44]], np.float32
+            )[rng.integers(6)]
             ground = ground * np.float32(rng.uniform(0.8, 1.25))
-        trousers = Fabric(trousers.kind, np.stack([ground, ground * 0.8, ground * 0.6]), trousers.period, trousers.duty, trousers.seed)
-        side = lambda: int(rng.choice([-1, 1]))  # noqa: E731
+        trousers = Fabric(
+            trousers.kind, np.stack([ground, ground * 0.8, ground * 0.6]), trousers.period, trousers.duty, trousers.seed
+        )
+
+        def side() -> int:
+            return int(rng.choice([-1, 1]))
+
         base = shirt.colours[0]
         return cls(
             look_id=look_id, build=build, skin=skin, hair=np.asarray(hair, np.float32), top=top, shirt=shirt, trousers=trousers,

@@ -45,6 +45,13 @@ def stand(t: Array, rng: Rng) -> Plan:
         elif pose == 3:  # hands together in front
             plan.move(one, f"{side}_shoulder", 14 + 1.5 * small[:, 0], 4 + small[:, 1], -38)
             plan.move(one, f"{side}_elbow", 52 + 2 * small[:, 2], 0, -20)
+        if rng.random() < 0.22:  # a hand talks, or scratches, or mends the hair, now and then
+            length = rng.uniform(3.5, 6.5)
+            u = pulse(t / length + rng.random(), 0.7 / length, rng.uniform(0.3, 0.5), 0.8 / length)
+            talk = drift(rng, t, 4, 2.2, 0.3)
+            high = rng.uniform(-10, 55) * (rng.random() < 0.6)
+            plan.move(u, f"{side}_shoulder", 18 + 0.8 * high + 5 * talk[:, 0], 10 + 0.3 * high + 4 * talk[:, 1], -20 + 10 * talk[:, 2])
+            plan.move(u, f"{side}_elbow", 75 + 0.9 * high + 10 * talk[:, 3], 0, 0)
     return plan
 
 
@@ -59,8 +66,8 @@ def squat(t: Array, rng: Rng) -> Plan:
     depth = rng.uniform(0.22, 0.50)
     plan.pelvis[:, 1] -= depth * u
     plan.pelvis[:, 2] -= 0.34 * depth * u
-    plan.add("pelvis", rng.uniform(44, 62) * depth / 0.45 * u)
-    plan.bend(rng.uniform(0, 22) * depth / 0.45 * u)
+    plan.add("pelvis", rng.uniform(24, 40) * depth / 0.45 * u)
+    plan.bend(rng.uniform(12, 36) * depth / 0.45 * u)
     plan.add("neck", -22 * depth / 0.45 * u)
     plan.add("head", -12 * depth / 0.45 * u)
     pose, one = rng.integers(0, 3), np.ones_like(t)
@@ -117,10 +124,10 @@ def reach(t: Array, rng: Rng) -> Plan:
     arms = SIDES if both else (side,)
     if where == 0:  # the floor
         knees = rng.uniform(0.0, 1.0)
-        plan.pelvis[:, 1] -= (0.16 + 0.32 * knees) * u
+        plan.pelvis[:, 1] -= (0.15 + 0.28 * knees) * u
         plan.pelvis[:, 2] -= (0.16 - 0.04 * knees) * u
-        plan.add("pelvis", (58 - 18 * knees) * u, 0, 0.3 * aside * u)
-        plan.bend((58 - 15 * knees) * u, -0.25 * aside * u, 0.7 * aside * u)
+        plan.add("pelvis", (54 - 24 * knees) * u, 0, 0.3 * aside * u)
+        plan.bend((50 - 17 * knees) * u, -0.25 * aside * u, 0.7 * aside * u)
         plan.add("neck", -8 * u + 10 * early)
         for name in arms:
             plan.move(u, f"{name}_shoulder", 88 + 8 * knees, 8, 0)
@@ -186,14 +193,15 @@ def kick(t: Array, rng: Rng) -> Plan:
     phase = t / period + rng.random()
     high, across = rng.uniform(32, 95), rng.uniform(-6, 14)
     straight = rng.uniform(4, 22)
-    hip = _keys(phase, (0, 2), (0.08, 2), (0.28, -24), (0.33, -22), (0.46, high), (0.50, high), (0.72, 20), (0.84, 2))
-    knee = _keys(phase, (0, 6), (0.08, 8), (0.27, 70), (0.34, 82), (0.45, straight), (0.50, straight + 6), (0.62, 52), (0.72, 46), (0.84, 6))
+    hip = _keys(phase, (0, 2), (0.06, 2), (0.15, 2), (0.28, -24), (0.33, -22), (0.46, high), (0.50, high), (0.72, 28), (0.84, 2))
+    knee = _keys(phase, (0, 6), (0.06, 8), (0.17, 52), (0.27, 74), (0.34, 82), (0.45, straight), (0.50, straight + 6), (0.62, 58), (0.72, 60), (0.84, 6))
     away = ease((phase % 1.0 - 0.06) / 0.10) * (1 - ease((phase % 1.0 - 0.70) / 0.12))
     plan.free[:, f], plan.support[:, f] = away, 1 - 0.995 * ease(5 * away)
     plan.angles[:, 14 + 4 * f] = np.stack([hip, 4 - across * np.clip(hip / high, 0, 1), 6 * away], axis=1)
     plan.angles[:, 15 + 4 * f, 0] = knee
-    plan.feet[:, f, 1] += 0.07 * away
-    plan.foot_pitch[:, f] = away * (hip - knee - 24 + 8)
+    plan.feet[:, f, 1] += 0.09 * away
+    toes = _keys(phase, (0, 0), (0.14, 20), (0.30, -12), (0.48, -20), (0.64, 16), (0.78, 18), (0.90, 0))
+    plan.foot_pitch[:, f] = away * (hip - knee + toes)
     plan.pelvis[:, 0] -= s * (plan.feet[0, 0, 0] - 0.02) * ease((phase % 1.0 + 0.02) / 0.14) * (1 - ease((phase % 1.0 - 0.78) / 0.18))
     back = _keys(phase, (0, 0), (0.28, -1), (0.46, 1), (0.6, 0.7), (0.85, 0))
     plan.pelvis[:, 1] -= 0.006 * away
@@ -304,11 +312,11 @@ def jump(t: Array, rng: Rng) -> Plan:
     way = np.floor(p) * forward + forward * np.clip((q - off) / air, 0, 1)
     plan.feet[:, :, 2] += way[:, None]
     plan.pelvis[:, 2] += way
-    plan.add("pelvis", 105 * deep * dip.clip(0))
-    plan.bend(70 * deep * dip)
-    plan.add("neck", -50 * deep * dip)
-    top = rng.uniform(60, 155)
-    swing = _keys(p, (0, 0), (off - 0.15, -42), (off - 0.09, -35), (off + 0.02, 0.85 * top), (off + 0.5 * air, top), (off + air, 0.6 * top),
+    plan.add("pelvis", 75 * deep * dip.clip(0))
+    plan.bend(45 * deep * dip)
+    plan.add("neck", -40 * deep * dip)
+    top = rng.uniform(20, 125)
+    swing = _keys(p, (0, 0), (off - 0.16, -20 - 0.15 * top), (off - 0.11, -18 - 0.12 * top), (off + 0.03, 0.8 * top), (off + 0.5 * air, top), (off + air, 0.6 * top),
                   (off + air + 0.12, 12), (0.97, 0))  # fmt: skip
     for side in SIDES:
         plan.add(f"{side}_shoulder", swing, 8 * hop)

@@ -1,4 +1,4 @@
-"""Motions with a beat: gaits from normative joint curves, and stepping with planned footfalls (torch-free)."""
+"""Motions with a beat: gaits and stepping with planned footfalls (torch-free)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ from bipose_lit.datasets.synthetic.motions_plan import SIDES, Plan, drift, ease,
 
 Rng = np.random.Generator
 
-# Per cent of the cycle from heel strike: degrees. The walk's curves follow the normative ones of Winter, "The Biomechanics
-# and Motor Control of Human Gait" (1991), the run's those of Novacheck, "The biomechanics of running" (1998), read off
-# by eye at a few points; thigh and foot are against the vertical, the knee is the joint's flexion.
-_WALK = {
-    "thigh": {0: 23, 10: 21, 20: 12, 30: 2, 40: -7, 50: -13, 60: -7, 70: 11, 80: 24, 88: 27, 95: 25},
-    "knee": {0: 4, 6: 11, 13: 18, 20: 17, 30: 10, 40: 7, 50: 17, 55: 29, 60: 43, 66: 57, 72: 63, 80: 53, 90: 20, 96: 5},
-    "foot": {0: 20, 5: 9, 10: 1, 16: 0, 28: 0, 38: 0, 44: -1, 50: -8, 55: -22, 60: -43, 66: -56, 73: -41, 80: -14, 88: 12, 95: 23},
-}
-_RUN = {
-    "thigh": {0: 32, 10: 26, 20: 8, 30: -14, 37: -24, 45: -18, 55: 8, 65: 35, 75: 52, 83: 54, 92: 42},
-    "knee": {0: 14, 8: 30, 15: 40, 25: 32, 33: 19, 38: 19, 48: 60, 58: 98, 66: 107, 75: 90, 85: 50, 93: 20},
-    "foot": {0: 6, 6: 1, 18: 0, 28: -22, 37: -58, 48: -84, 58: -96, 66: -90, 75: -62, 84: -24, 93: 6},
-}
+# Pitch of the foot against the ground, degrees, by per cent of the cycle from heel strike: the walk's curve follows Winter,
+# "The Biomechanics and Motor Control of Human Gait" (1991), the run's Novacheck, "The biomechanics of running" (1998),
+# both read off by eye. Pelvis and ankle paths are planned, hip and knee follow from them.
+_WALK_FOOT = {0: 20, 5: 9, 10: 1, 16: 0, 28: 0, 38: 0, 44: -1, 50: -9, 55: -25, 60: -48, 66: -60, 73: -45, 80: -17, 88: 10, 95: 22}
+_RUN_FOOT = {0: 6, 6: 1, 12: 0, 18: 0, 28: -22, 37: -56, 48: -84, 58: -94, 66: -86, 75: -58, 84: -22, 93: 6}
+_ANKLE = 0.074  # the ankle's height in leg lengths
 
 
 def _curve(points: dict[int, int]) -> CubicSpline:
@@ -32,52 +25,95 @@ def _curve(points: dict[int, int]) -> CubicSpline:
     return CubicSpline(x, y, bc_type="periodic")
 
 
-WALK = {name: _curve(points) for name, points in _WALK.items()}
-RUN = {name: _curve(points) for name, points in _RUN.items()}
+WALK_FOOT, RUN_FOOT = _curve(_WALK_FOOT), _curve(_RUN_FOOT)
 
 
-def _gait(plan: Plan, curves: dict[str, CubicSpline], phase: Array, thigh: float, knee: float, foot: float, lean: Array,
-          duty: float) -> None:  # fmt: skip
-    """Drives both legs by a gait's curves; phase 0 is the left heel strike."""
-    plan.free[:], plan.cycle[:] = 1.0, phase % 1.0
-    pitch, side, yaw = (plan.angles[:, 0, i] for i in range(3))
-    for f, name in enumerate(SIDES):
+def _arc(t: Array, speed: float, rate: float) -> tuple[Array, Array, Array]:
+    """Place (x, z) and heading (radians) at times ``t`` on a path of constant speed and turning rate (radians per second)."""
+    rate = rate if abs(rate) > 1e-4 else 1e-4
+    heading = rate * t
+    return speed / rate * (1 - np.cos(heading)), speed / rate * np.sin(heading), heading
+
+
+def _strides(plan: Plan, time: Array, period: float, stride: float, rate: float, duty: float, under: float, width: float,
+             curve: CubicSpline, pitch: float, clearance: float) -> Array:  # fmt: skip
+    """Moves pelvis and feet along a path at a constant speed, each foot planted where it lands.
+
+    Args:
+        plan: The plan to change.
+        time: (T,) seconds; the left heel strikes at multiples of ``period``.
+        period: Seconds a stride.
+        stride: Leg lengths a stride.
+        rate: Turning rate, radians per second.
+        duty: Share of the stride for which a foot is on the ground.
+        under: Phase at which the pelvis passes over the foot.
+        width: Half the step's width, leg lengths.
+        curve: Pitch of the foot by phase.
+        pitch: Its scale.
+        clearance: Height of the swinging sole, leg lengths.
+
+    Returns:
+        (T,) phase in turns.
+    """
+    phase = time / period
+    speed = stride / period
+    x, z, heading = _arc(time, speed, rate)
+    plan.heading = np.degrees(heading)
+    sway, ahead = plan.pelvis[:, 0].copy(), plan.pelvis[:, 2].copy()
+    plan.pelvis[:, 0] = x + np.cos(heading) * sway + np.sin(heading) * ahead
+    plan.pelvis[:, 2] = z - np.sin(heading) * sway + np.cos(heading) * ahead
+    for f in range(2):
         s = 1.0 - 2.0 * f
-        p = (phase + 0.5 * f) % 1.0
-        thigh_angle, knee_angle = thigh * curves["thigh"](p), np.maximum(knee * curves["knee"](p), 1.5)
-        narrow = -1.8 + 1.2 * s * lean
-        hip = plan.angles[:, 14 + 4 * f]
-        hip[:, 0], hip[:, 1] = thigh_angle + pitch, narrow + s * side
-        hip[:, 2] = plan.foot_yaw[:, f] - s * yaw
-        plan.angles[:, 15 + 4 * f, 0] = knee_angle
-        plan.foot_pitch[:, f] = foot * curves["foot"](p)
-        plan.support[:, f] = 0.02 + ease((p + 0.04) / 0.06) * (1 - ease((p - duty) / 0.06)) + ease((p - 0.97) / 0.03)
+        own = phase + 0.5 * f
+        n, p = np.floor(own), own % 1.0
+        u = np.clip((p - duty) / (1 - duty), 0.0, 1.0)
+        part = 0.35 * (1 - np.cos(np.pi * u)) + 0.3 * u
+
+        def landing(count: Array, f: int = f, s: float = s) -> tuple[Array, Array, Array]:
+            at_x, at_z, way = _arc((count - 0.5 * f + under) * period, speed, rate)
+            return at_x + s * width * np.cos(way), at_z - s * width * np.sin(way), way
+
+        (x0, z0, h0), (x1, z1, h1) = landing(n), landing(n + 1)
+        plan.feet[:, f, 0], plan.feet[:, f, 2] = x0 + part * (x1 - x0), z0 + part * (z1 - z0)
+        plan.feet[:, f, 1] = clearance * np.sin(np.pi * u) ** 0.9
+        plan.foot_yaw[:, f] += s * np.degrees(h0 + part * (h1 - h0) - heading)
+        plan.foot_pitch[:, f] = pitch * curve(p)
+        plan.support[:, f] = np.where(p < duty, 1.0, 0.001)
+    plan.lift = plan.feet[:, :, 1].min(axis=1)
+    plan.cycle = phase % 1.0
+    return phase
 
 
 def walk(t: Array, rng: Rng) -> Plan:
     """Walking, from a stroll to a brisk walk, straight or along a gentle curve."""
     plan = standing(t, rng)
     brisk = float(rng.beta(2.2, 2.2))
-    period = (1.34 - 0.42 * brisk) * rng.uniform(0.95, 1.05)
-    phase = t / period + rng.random() + 0.012 * drift(rng, t, 1, 0.6)[:, 0]
-    a = 2 * np.pi * phase
-    size = 0.74 + 0.42 * brisk + rng.normal(0, 0.03)
-    plan.heading += np.degrees(rng.normal(0, 0.14)) * (t - t[0]) + 2.0 * drift(rng, t, 1, 0.4)[:, 0]
-    hips, list_ = rng.uniform(2.5, 6.5), rng.uniform(2.0, 4.5)
+    period = (1.36 - 0.42 * brisk) * rng.uniform(0.95, 1.05)
+    stride = 1.04 + 0.65 * brisk + rng.normal(0, 0.05)
+    size = stride / 1.45
+    time = t + rng.uniform(0, period) + 0.012 * drift(rng, t, 1, 0.6)[:, 0]
+    a = 2 * np.pi * time / period
+    under, width = 0.255, rng.uniform(0.03, 0.075)
+    plan.pelvis[:, 0] = 0.25 * plan.pelvis[:, 0] + rng.uniform(0.020, 0.040) * np.cos(a - 2 * np.pi * 0.28)
+    plan.pelvis[:, 2] = 0.25 * plan.pelvis[:, 2] + 0.004 * np.sin(2 * a)
+    _strides(plan, time, period, stride, rng.normal(0, 0.14), 0.61, under, width, WALK_FOOT, 0.6 + 0.4 * size, rng.uniform(0.018, 0.034))
+    high = rng.uniform(0.982, 0.998)
+    low = np.sqrt((1 - _ANKLE) ** 2 - (under * stride) ** 2) + _ANKLE + 0.018 - 0.006
+    plan.pelvis[:, 1] = high - max(high - low, 0.008) * (1 + np.cos(2 * a - 4 * np.pi * 0.035)) / 2
+    hips, list_ = rng.uniform(2.5, 6.5) * size, rng.uniform(2.0, 4.5)
     plan.angles[:, 0, :] *= 0.4
-    plan.add("pelvis", rng.uniform(0, 4) + 1.0 * np.sin(2 * a), -list_ * np.sin(a - 0.3), -hips * size * np.cos(a))
-    _gait(plan, WALK, phase, size, 0.9 + 0.12 * brisk + rng.normal(0, 0.03), 0.75 + 0.3 * size - 0.05, np.sin(a - 0.2), 0.60)
-    counter = hips * size + rng.uniform(2, 7) * size
-    plan.bend(rng.uniform(0, 3) + 1.2 * np.cos(2 * a), 0.7 * list_ * np.sin(a - 0.3), counter * np.cos(a))
-    plan.add("neck", 0.5 * np.sin(2 * a + 0.5), 0.0, -0.3 * (counter - hips * size) * np.cos(a))
-    plan.add("head", -1.0 * np.cos(2 * a), 0.0, -0.3 * (counter - hips * size) * np.cos(a))
-    swing = size * rng.uniform(11, 27)
-    late, elbow = rng.uniform(0.1, 0.45), rng.uniform(6, 16)
+    plan.add("pelvis", rng.uniform(0, 4) + 0.8 * np.sin(2 * a), -list_ * np.sin(a - 0.3), -hips * np.cos(a))
+    counter = hips + rng.uniform(2, 6) * size
+    plan.bend(rng.uniform(0, 3) + 0.8 * np.cos(2 * a), 0.7 * list_ * np.sin(a - 0.3), counter * np.cos(a))
+    plan.add("neck", 0.3 * np.sin(2 * a + 0.5), 0.0, -0.3 * (counter - hips) * np.cos(a))
+    plan.add("head", -0.6 * np.cos(2 * a), 0.0, -0.3 * (counter - hips) * np.cos(a))
+    swing = size * rng.uniform(5, 19)
+    late, elbow = rng.uniform(0.1, 0.45), rng.uniform(0.25, 0.7) * swing
     for f, side in enumerate(SIDES):
         wave = -np.cos(a - late + np.pi * f)  # the arm is forward with the other leg
         own = swing * rng.uniform(0.75, 1.15)
-        plan.add(f"{side}_shoulder", own * wave + 0.15 * own, 1.5 * wave, 4.0 * wave)
-        plan.add(f"{side}_elbow", elbow * (1 + np.sin(np.arcsin(np.clip(wave, -1, 1)) - 0.4)))
+        plan.add(f"{side}_shoulder", own * wave + 0.15 * own, 1.5 * wave, 3.0 * wave)
+        plan.add(f"{side}_elbow", elbow * (1 - np.cos(a - late - 0.4 + np.pi * f)))
     plan.claims = ("left_shoulder", "right_shoulder")
     return plan
 
@@ -87,17 +123,19 @@ def run(t: Array, rng: Rng) -> Plan:
     plan = standing(t, rng)
     fast = float(rng.beta(2.0, 2.5))
     period = (0.76 - 0.14 * fast) * rng.uniform(0.96, 1.04)
-    phase = t / period + rng.random()
-    a = 2 * np.pi * phase
-    size = 0.66 + 0.45 * fast + rng.normal(0, 0.03)
-    plan.heading += np.degrees(rng.normal(0, 0.15)) * (t - t[0])
+    stride = 1.75 + 1.35 * fast + rng.normal(0, 0.06)
+    duty, under = 0.40 - 0.07 * fast, 0.165 - 0.03 * fast
+    time = t + rng.uniform(0, period)
+    a = 2 * np.pi * time / period
+    plan.pelvis[:, 0] = 0.2 * plan.pelvis[:, 0] + 0.010 * np.cos(a - 2 * np.pi * 0.2)
+    plan.pelvis[:, 2] *= 0.2
+    _strides(plan, time, period, stride, rng.normal(0, 0.15), duty, under, rng.uniform(0.015, 0.045), RUN_FOOT,
+             0.62 + 0.38 * fast, 0.07 + 0.06 * fast)  # fmt: skip
+    low = 0.895 - 0.02 * fast + rng.normal(0, 0.006)
+    plan.pelvis[:, 1] = low + (0.055 + 0.025 * fast) * (1 - np.cos(2 * a - 4 * np.pi * under)) / 2
     plan.angles[:, 0, :] *= 0.3
     hips = rng.uniform(4, 9)
     plan.add("pelvis", 5 + 5 * fast, -4.0 * np.sin(a - 0.6), -hips * np.cos(a - 0.2))
-    duty = 0.37
-    _gait(plan, RUN, phase, size, 0.62 + 0.4 * fast, 0.55 + 0.45 * size, 0.6 * np.sin(a - 0.6), duty)
-    flight = ((phase % 0.5) - duty) / (0.5 - duty)
-    plan.lift = np.where(flight > 0, (0.030 + 0.035 * fast) * 4 * flight * (1 - flight), 0.0)
     counter = hips + rng.uniform(8, 15)
     plan.bend(4 + 6 * fast + 2 * np.cos(2 * a), 2.5 * np.sin(a - 0.6), counter * np.cos(a - 0.2))
     plan.add("neck", -6 * fast, 0.0, -0.5 * (counter - hips) * np.cos(a - 0.2))
@@ -185,11 +223,12 @@ def march(t: Array, rng: Rng) -> Plan:
     a = 2 * np.pi * steps
     swing = rng.uniform(22, 45)
     for f, side in enumerate(SIDES):
-        u = pulse(steps + 0.5 * f, 0.22, 0.03, 0.22)
+        u = pulse(steps + 0.5 * f, 0.25, 0.01, 0.24)
         plan.free[:, f] = ease(u / 0.25)
         plan.angles[:, 14 + 4 * f] = np.stack([high * u + 2, 0 * u, plan.foot_yaw[:, f]], axis=1)
         plan.angles[:, 15 + 4 * f, 0] = (high + 6) * u + 4
-        plan.foot_pitch[:, f] = -24 * u**2
+        plan.foot_pitch[:, f] = -16 * u**2
+        plan.feet[:, f, 1] = 0.08 * u
         plan.support[:, f] = 1 - 0.99 * ease(u / 0.06)
         wave = np.sin(a + np.pi * f - 1.2)
         plan.add(f"{side}_shoulder", -swing * wave + 4, 2.0)
@@ -207,7 +246,7 @@ def sidestep(t: Array, rng: Rng) -> Plan:
     plan = standing(t, rng)
     period, go = rng.uniform(0.7, 1.0), rng.uniform(3.0, 5.0)
     reach, offset = rng.uniform(0.45, 0.75) / period, rng.random()
-    low = rng.uniform(0.05, 0.16)
+    low = rng.uniform(0.0, 0.13)
 
     def place(at: Array) -> Array:
         p = at / go + offset
@@ -224,7 +263,7 @@ def sidestep(t: Array, rng: Rng) -> Plan:
     plan.foot_pitch *= 0.5
     a = 2 * np.pi * steps
     plan.pelvis[:, 0] += place(t)
-    plan.pelvis[:, 1] -= low + 0.03 + 0.012 * np.cos(2 * a)
+    plan.pelvis[:, 1] -= low + 0.012 + 0.010 * np.cos(2 * a)
     plan.pelvis[:, 2] -= 0.12 * low
     lean = 0.35 * (place(t + 0.15) - place(t - 0.15)) / 0.3
     plan.add("pelvis", 70 * low, 4 * lean)
@@ -244,7 +283,7 @@ def dance(t: Array, rng: Rng) -> Plan:
     beat = rng.uniform(0.46, 0.66)
     bars = t / (4 * beat) + rng.random()
     a = 2 * np.pi * bars
-    wide, height = rng.uniform(0.18, 0.36), rng.uniform(0.03, 0.10)
+    wide, height = rng.uniform(0.12, 0.26), rng.uniform(0.03, 0.10)
     # step left (L moves), touch (R follows), step right (R moves), touch (L follows)
     side_way = ease((bars % 1.0) / 0.20) - ease((bars % 1.0 - 0.5) / 0.20)
     left = ease((bars % 1.0) / 0.20) - ease((bars % 1.0 - 0.75) / 0.20)
@@ -260,15 +299,16 @@ def dance(t: Array, rng: Rng) -> Plan:
     bounce = np.cos(4 * a)
     plan.pelvis[:, 0] += wide * 2 * side_way + 0.05 * np.sin(a)
     plan.pelvis[:, 1] -= rng.uniform(0.01, 0.05) + 0.35 * wide**2 + rng.uniform(0.012, 0.03) * (1 + bounce)
-    groove = rng.uniform(3, 9)
-    twist = rng.uniform(4, 16)
-    plan.add("pelvis", 3 + 2 * bounce, groove * np.sin(a + 0.4), 0.5 * twist * np.sin(a))
-    plan.bend(3 - 3 * bounce, -1.6 * groove * np.sin(a + 0.2), -twist * np.sin(a + rng.uniform(-0.5, 0.5)))
+    groove, twist, q = rng.uniform(4, 11), rng.uniform(8, 26), a * rng.choice((1.0, 2.0))
+    plan.heading += rng.uniform(3, 14) * drift(rng, t, 1, 0.35)[:, 0]
+    plan.foot_yaw -= np.array([1.0, -1.0]) * plan.heading[:, None]
+    plan.add("pelvis", 4 + 3 * bounce, groove * np.sin(q + 0.4), 0.5 * twist * np.sin(q))
+    plan.bend(6 - 6 * bounce, -2.2 * groove * np.sin(q + 0.2), -1.3 * twist * np.sin(q + rng.uniform(-0.5, 0.5)))
     plan.add("neck", 2 * bounce, 3 * np.sin(2 * a))
     plan.add("head", 3 * bounce, 2 * np.sin(a), 8 * np.sin(a / 2))
     raised, style = rng.uniform(15, 115), rng.integers(0, 3)
     for f, side in enumerate(SIDES):
-        q = 2 * a if style == 1 else a
+        q = a if style == 0 else 2 * a
         wave = np.sin(q + np.pi * f * (style != 2) + rng.normal(0, 0.2))
         plan.add(f"{side}_shoulder", 18 + 0.35 * raised * (1 + wave), 8 + 0.3 * raised * (1 + np.cos(q)), 12 * wave)
         plan.add(f"{side}_elbow", 48 + 28 * np.cos(q + np.pi * f + 0.8), 0, 15 * wave)

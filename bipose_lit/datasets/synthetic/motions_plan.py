@@ -31,6 +31,7 @@ from bipose_lit.datasets.synthetic.body import (
 SIDES = ("left", "right")
 LEGS = tuple([INDEX[f"{side}_{part}"] for part in ("hip", "knee", "ankle")] for side in SIDES)
 _CONTACT = 0.004  # metres over the lowest point at which a sole's share of the weight has fallen to 1/e
+_CLEAR = 0.025  # metres between the ground and a leg that swings by its angles
 _REACH = 0.9985  # a leg is never locked quite straight: 6 degrees are left in the knee
 
 
@@ -134,7 +135,7 @@ def standing(t: Array, rng: np.random.Generator, width: float | None = None, sta
     plan.pelvis[:, 0] = 0.018 * sway[:, 0] + rng.normal(0, 0.008)
     plan.pelvis[:, 1] = 0.999 + 0.001 * sway[:, 1] - rng.uniform(0, 0.004)  # as high as the planted legs reach
     plan.pelvis[:, 2] = 0.02 + 0.012 * sway[:, 2]
-    slow = drift(rng, t, 12, 1.0)
+    slow = drift(rng, t, 12, 1.0) * rng.uniform(0.35, 1.0)
     plan.add("pelvis", rng.uniform(0, 5), 1.2 * slow[:, 0], 2.5 * slow[:, 1])
     breath = np.sin(2 * np.pi * rng.uniform(0.2, 0.35) * t + rng.uniform(0, 6))
     plan.bend(rng.uniform(0, 5) + 1.2 * slow[:, 2] - 0.5 * breath, 1.5 * slow[:, 3] - plan.angles[:, 0, 1], 2.0 * slow[:, 4])
@@ -179,6 +180,21 @@ def _within_reach(plan: Plan, pelvis: Array, pelvis_frame: Array, ankles: Array,
     return out
 
 
+def _leg(way: Array, pelvis_frame: Array, ahead: Array, thigh: float, shin: float, hip: int) -> Array:
+    """(T, 4) hip's three angles and the knee's flexion for an ankle at ``way`` (T, 3) from the hip, the knee to ``ahead``."""
+    far = np.linalg.norm(way, axis=1)
+    length = np.clip(far, 0.35 * (thigh + shin), _REACH * (thigh + shin))
+    up = -way / far[:, None]
+    hinge = np.cross(up, ahead)
+    hinge /= np.linalg.norm(hinge, axis=1, keepdims=True)
+    raised = np.arccos(np.clip((thigh**2 + length**2 - shin**2) / (2 * thigh * length), -1, 1))
+    bent = np.pi - np.arccos(np.clip((thigh**2 + shin**2 - length**2) / (2 * thigh * shin), -1, 1))
+    y = np.cos(raised)[:, None] * up - np.sin(raised)[:, None] * np.cross(hinge, up)
+    frame = np.stack([hinge, y, np.cross(hinge, y)], axis=-1)
+    angles = angles_from_rotations((np.swapaxes(pelvis_frame, -1, -2) @ frame)[:, None], [hip])[:, 0]
+    return np.concatenate([angles, np.degrees(bent)[:, None]], axis=1)
+
+
 def _solve_legs(plan: Plan, pelvis_frame: Array, heading: Array, proportions: Proportions) -> Array:
     """(T, 22, 3) the plan's angles with the legs solved for the feet."""
     offsets, soles = rest_offsets(proportions), sole_offsets(proportions)
@@ -189,28 +205,25 @@ def _solve_legs(plan: Plan, pelvis_frame: Array, heading: Array, proportions: Pr
     pelvis[:, 1] = _within_reach(plan, pelvis, pelvis_frame, ankles, offsets)
     for foot, (hip, knee, ankle) in enumerate(LEGS):
         s = 1.0 if foot == 0 else -1.0
-        free = plan.free[:, foot]
-        at, foot_frame, turned = ankles[:, foot], foot_frames[:, foot], turns[:, foot]
+        free, foot_frame = plan.free[:, foot, None], foot_frames[:, foot]
+        start = pelvis + pelvis_frame @ offsets[hip]
+        thigh, shin = -offsets[knee, 1], -offsets[ankle, 1]
+        ahead = turns[:, foot, :, 2] + pelvis_frame[:, :, 2] + 0.18 * s * pelvis_frame[:, :, 0]
+        own = np.concatenate([angles[:, hip], angles[:, knee, :1]], axis=1)
         if free.min() < 1.0:
-            start = pelvis + pelvis_frame @ offsets[hip]
-            thigh, shin = -offsets[knee, 1], -offsets[ankle, 1]
-            way = at - start
-            far = np.linalg.norm(way, axis=1)
-            length = np.clip(far, 0.35 * (thigh + shin), _REACH * (thigh + shin))
-            up = -way / far[:, None]
-            ahead = turned[:, :, 2] + pelvis_frame[:, :, 2] + 0.18 * s * pelvis_frame[:, :, 0]
-            hinge = np.cross(up, ahead)
-            hinge /= np.linalg.norm(hinge, axis=1, keepdims=True)
-            cosine = (thigh**2 + length**2 - shin**2) / (2 * thigh * length)
-            raised = np.arccos(np.clip(cosine, -1, 1))
-            bent = np.pi - np.arccos(np.clip((thigh**2 + shin**2 - length**2) / (2 * thigh * shin), -1, 1))
-            forward = np.cross(hinge, up)
-            y = np.cos(raised)[:, None] * up - np.sin(raised)[:, None] * forward
-            thigh_frame = np.stack([hinge, y, np.cross(hinge, y)], axis=-1)
-            local = np.swapaxes(pelvis_frame, -1, -2) @ thigh_frame
-            solved = angles_from_rotations(local[:, None], [hip])[:, 0]
-            angles[:, hip] = solved + free[:, None] * (angles[:, hip] - solved)
-            angles[:, knee, 0] = np.degrees(bent) + free * (angles[:, knee, 0] - np.degrees(bent))
+            solved = _leg(ankles[:, foot] - start, pelvis_frame, ahead, thigh, shin, hip)
+            own = solved + free * (own - solved)
+        if free.max() > 0.0:  # a leg that follows its angles must not reach through the ground
+            angles[:, hip], angles[:, knee, 0] = own[:, :3], own[:, 3]
+            upper = rotations_from_angles(clamp_angles(angles)[:, [hip, knee]], [hip, knee])
+            thigh_frame = pelvis_frame @ upper[:, 0]
+            at = start + thigh_frame @ offsets[knee] + thigh_frame @ upper[:, 1] @ offsets[ankle]
+            low = (at[:, None] + np.swapaxes(foot_frame @ soles.T, -1, -2))[..., 1].min(axis=1)
+            sunk = np.maximum(_CLEAR * free[:, 0] - low, 0.0)
+            at[:, 1] += sunk
+            bent = _leg(at - start, pelvis_frame, ahead, thigh, shin, hip)
+            own += ease(sunk / _CLEAR)[:, None] * (bent - own)
+        angles[:, hip], angles[:, knee, 0] = own[:, :3], own[:, 3]
         upper = rotations_from_angles(clamp_angles(angles)[:, [hip, knee]], [hip, knee])
         shin_frame = pelvis_frame @ upper[:, 0] @ upper[:, 1]
         flat = np.swapaxes(shin_frame, -1, -2) @ foot_frame
@@ -242,7 +255,7 @@ def solve(plan: Plan, proportions: Proportions, fps: float) -> Posture:
     # in the heading's own frame, so that a cross-fade can turn it
     c, s = np.cos(heading), np.sin(heading)
     own = np.stack([c * velocity[:, 0] - s * velocity[:, 1], s * velocity[:, 0] + c * velocity[:, 1]], axis=1)
-    return Posture(angles, heading, plan.support, plan.lift * leg, plan.free.mean(axis=1), own, plan.cycle)
+    return Posture(angles, heading, plan.support, plan.lift * leg, plan.free.min(axis=1), own, plan.cycle)
 
 
 def crossfade(postures: Sequence[Posture], weights: Array) -> Posture:

@@ -76,7 +76,7 @@ def clap(t: Array, rng: Rng) -> Plan:
     apart = (0.5 - 0.5 * np.cos(a)) ** 0.8 * rng.uniform(0.5, 1.0) * min(1.0, 2.2 / rate)
     one = np.ones_like(t)
     for side in SIDES:
-        plan.move(one, f"{side}_shoulder", 30 + 62 * high, 2 + 14 * apart, -34 + 30 * apart + 6 * high)
+        plan.move(one, f"{side}_shoulder", 30 + 58 * high, 4 + 16 * apart, -26 + 26 * apart + 8 * high)
         plan.move(one, f"{side}_elbow", 82 - 18 * high + 6 * apart, 0, -5)
         plan.add(f"{side}_wrist", 0, -6 + 6 * apart)
     plan.pelvis[:, 1] -= 0.006 + 0.004 * np.sin(a / 2)
@@ -151,14 +151,14 @@ def stretch(t: Array, rng: Rng) -> Plan:
 def freestyle(t: Array, rng: Rng) -> Plan:
     """A smooth walk through the space of poses: crouches, bends, wide and narrow stances, arms anywhere within reach."""
     plan = standing(t, rng, width=0.1)
-    poses = np.zeros((9, 13))
+    poses = np.zeros((9, 7))
     for i in range(9):
-        low = rng.beta(0.8, 1.6) * 0.5
+        low = max(0.0, 0.68 * rng.beta(0.8, 1.4) - 0.18)
         fold = max(0.0, rng.normal(10, 18)) + 60 * low * rng.random()
         poses[i] = (low, fold, rng.normal(0, 10), rng.normal(0, 20), rng.normal(0, 12), rng.normal(0, 22),
-                    rng.uniform(-1, 1), *rng.uniform(0.07, 0.34, 2), *rng.uniform(-0.28, 0.28, 2), *rng.uniform(-5, 30, 2))  # fmt: skip
+                    rng.uniform(-1, 1))  # fmt: skip
     pause = rng.uniform(0.7, 1.4)
-    low, fold, side, twist, nod, look, shift, lx, rx, lz, rz, lyaw, ryaw = _wander(t, rng, poses, pause).T
+    low, fold, side, twist, nod, look, shift = _wander(t, rng, poses, pause).T
     # the feet go to their new places one after the other, in steps
     steps = t / (pause * 1.6) + rng.random()
     places = np.stack([rng.uniform(0.07, 0.34, (2, 8)), rng.uniform(-0.26, 0.26, (2, 8)), rng.uniform(-5, 28, (2, 8))])
@@ -173,14 +173,12 @@ def freestyle(t: Array, rng: Rng) -> Plan:
         plan.foot_yaw[:, f] = yaw
         plan.foot_pitch[:, f] -= 18 * air
         plan.support[:, f] = np.where(part < 0.34, 0.01, 1.0)
-    del lx, rx, lz, rz, lyaw, ryaw
     centre = plan.feet.mean(axis=1)
-    balance = np.tanh(2 * (plan.support[:, 0] - plan.support[:, 1]))
-    spread = np.linalg.norm(plan.feet[:, 0, ::2] - plan.feet[:, 1, ::2], axis=1) / 2
-    over = 0.45 * shift + 0.0 * balance
+    over = 0.45 * shift
     plan.pelvis[:, 0] += centre[:, 0] + over * 0.5 * (plan.feet[:, 0, 0] - plan.feet[:, 1, 0])
     plan.pelvis[:, 2] += centre[:, 2] + over * 0.5 * (plan.feet[:, 0, 2] - plan.feet[:, 1, 2]) - 0.3 * low - 0.0016 * fold
-    plan.pelvis[:, 1] -= low + 0.55 * spread**2 + 0.02
+    plan.pelvis[:, 1] -= low
+    plan.foot_pitch -= 45 * low[:, None]
     plan.add("pelvis", 0.4 * fold + 45 * low, 0.2 * side, 0.3 * twist)
     plan.bend(0.45 * fold, 0.7 * side, 0.6 * twist)
     plan.add("neck", -0.2 * fold + 0.5 * nod, 0, 0.5 * look)

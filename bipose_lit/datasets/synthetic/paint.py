@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 
 from bipose_lit.datasets.synthetic.anatomy import hair_mask
+from bipose_lit.datasets.synthetic.body import INDEX
 from bipose_lit.datasets.synthetic.looks import Look
-from bipose_lit.datasets.synthetic.shapes import INDEX, BodyMesh, Loft
+from bipose_lit.datasets.synthetic.shapes import BodyMesh, Loft
 from bipose_lit.datasets.synthetic.textures import noise, soft
 
 PIXEL = 0.007  # metres over which painted edges blend: about one texel
@@ -21,7 +22,8 @@ class _Cloth:
         rows, columns = part.points.shape[:2]
         u = ((np.arange(w) - 0.5).clip(0, w - 2) / (w - 2) * (columns - 1)).astype(np.float32)
         v = ((np.arange(h) - 0.5).clip(0, h - 2) / (h - 2) * (rows - 1)).astype(np.float32)
-        place = cv2.remap(part.points.astype(np.float32), *np.meshgrid(u, v), cv2.INTER_LINEAR)
+        mu, mv = np.meshgrid(u, v)
+        place = cv2.remap(part.points.astype(np.float32), mu, mv, cv2.INTER_LINEAR)
         self.x, self.y, self.z = place[..., 0], place[..., 1], place[..., 2]
         self.phi = np.broadcast_to(u / (columns - 1) * np.float32(2 * np.pi), (h, w))
         radius = np.linalg.norm(part.points - part.points[:, :-1].mean(1, keepdims=True), axis=-1).max()
@@ -38,7 +40,7 @@ class _Cloth:
         self.rgb += (rgb - self.rgb) * mask[..., None].astype(np.float32)
 
     def folds(self, strength: float, cell: float = 26.0) -> None:
-        self.rgb *= 1 + strength * noise(self.rng, *self.x.shape, cell=cell, octaves=3)[..., None]
+        self.rgb *= 1 + strength * noise(self.rng, self.x.shape, cell=cell, octaves=3)[..., None]
 
 
 def paint(mesh: BodyMesh, look: Look, rest: np.ndarray) -> np.ndarray:
@@ -96,7 +98,10 @@ def _torso(c: _Cloth, look: Look, rest: np.ndarray) -> None:
     if look.top == "jacket":
         opening = soft(0.045 * k + 0.05 * (c.y - hip - 0.3 * span).clip(0) - ax, PIXEL) * front
         c.lay(opening, look.inner)
-        c.lay(soft(PIXEL * 0.9 - np.abs(ax - 0.045 * k - 0.05 * (c.y - hip - 0.3 * span).clip(0)), PIXEL) * front, c.rgb * 0.4)
+        c.lay(
+            soft(PIXEL * 0.9 - np.abs(ax - 0.045 * k - 0.05 * (c.y - hip - 0.3 * span).clip(0)), PIXEL) * front,
+            c.rgb * 0.4,
+        )
     if look.top == "shirt":
         placket = soft(0.016 * k - ax, PIXEL) * front
         c.lay(placket, look.shirt.colours[0] * 0.72)
@@ -105,7 +110,10 @@ def _torso(c: _Cloth, look: Look, rest: np.ndarray) -> None:
         pocket = soft(0.045 - np.abs(c.x - 0.085 * k), PIXEL) * soft(0.05 - np.abs(c.y - chest), PIXEL) * front
         c.lay(pocket * 0.5, look.shirt.colours[0] * 0.6)
     if look.top == "hoodie":
-        c.lay(soft(0.10 * k - ax, PIXEL) * soft(0.075 - np.abs(c.y - hip - 0.24 * span), PIXEL) * front * 0.45, c.rgb * 0.45)
+        c.lay(
+            soft(0.10 * k - ax, PIXEL) * soft(0.075 - np.abs(c.y - hip - 0.24 * span), PIXEL) * front * 0.45,
+            c.rgb * 0.45,
+        )
         hood = soft(0.12 * k - ax, 0.03) * soft(c.y - shoulder + 0.09 * k, 0.02) * ~front
         c.lay(hood, look.inner * 0.8)
         strings = soft(0.006 - np.abs(ax - 0.03 * k), PIXEL) * soft(c.y - shoulder + 0.13 * k, PIXEL) * front
@@ -121,7 +129,10 @@ def _torso(c: _Cloth, look: Look, rest: np.ndarray) -> None:
     depth = {"tee": 0.03, "shirt": 0.07, "jacket": 0.075, "hoodie": 0.015, "tank": 0.08, "jersey": 0.05}[look.top] * k
     edge = neck - 0.002 * k - np.where(front, depth * np.clip(1 - (ax / (0.085 * k)) ** 2, 0, 1), 0.0)
     bare = soft(c.y - edge, PIXEL)
-    c.lay(soft(c.y - edge + 0.016 * k, PIXEL) * (look.top != "tank"), look.inner if look.top in ("shirt", "jersey") else c.rgb * 0.75)
+    c.lay(
+        soft(c.y - edge + 0.016 * k, PIXEL) * (look.top != "tank"),
+        look.inner if look.top in ("shirt", "jersey") else c.rgb * 0.75,
+    )
     if look.top == "tank":
         bare = np.maximum(bare, soft(ax - 0.125 * k, PIXEL) * soft(c.y - chest - 0.02 * k, 0.02))
     c.lay(bare, look.skin * 0.95)
@@ -130,7 +141,9 @@ def _torso(c: _Cloth, look: Look, rest: np.ndarray) -> None:
             straps = soft(0.022 * k - np.abs(ax - 0.10 * k), PIXEL) * soft(c.y - hip - 0.42 * span, PIXEL) * front
         else:  # from the bag's hip over the other shoulder, on both faces
             line = (c.y - hip - 0.1 * k) / (0.9 * span)
-            straps = soft(0.018 * k - np.abs(c.x - look.build.bag * (0.16 - 0.28 * line) * k), PIXEL) * soft(c.y - hip, PIXEL)
+            straps = soft(0.018 * k - np.abs(c.x - look.build.bag * (0.16 - 0.28 * line) * k), PIXEL) * soft(
+                c.y - hip, PIXEL
+            )
         c.lay(straps, look.accessory * 0.7)
     c.folds(0.07)
     hem = hip + (0.02 if look.top in ("jacket", "hoodie", "tee") else 0.085) * k
@@ -142,7 +155,11 @@ def _torso(c: _Cloth, look: Look, rest: np.ndarray) -> None:
         c.lay(soft(0.012 * k - np.abs(c.y - hem + 0.01), 0.02) * 0.5, c.rgb * 0.4)
     fly = soft(0.005 - ax, PIXEL) * soft(hem - 0.01 - c.y, PIXEL) * front
     c.lay(fly * 0.6, c.rgb * 0.4)
-    pockets = soft(0.045 * k - np.abs(ax - 0.075 * k), PIXEL) * soft(0.045 * k - np.abs(c.y - hip + 0.005 * k), PIXEL) * ~front
+    pockets = (
+        soft(0.045 * k - np.abs(ax - 0.075 * k), PIXEL)
+        * soft(0.045 * k - np.abs(c.y - hip + 0.005 * k), PIXEL)
+        * ~front
+    )
     c.lay(pockets * 0.35, c.rgb * 0.5)
     c.rgb *= (1 - 0.35 * soft(hip - 0.07 * k - c.y, 0.06))[..., None]
 
@@ -185,7 +202,7 @@ def _arm(c: _Cloth, look: Look, rest: np.ndarray, side: int) -> None:
         if look.sleeve_colour and look.sleeve_colour[0] == side:
             fabric = np.broadcast_to(look.sleeve_colour[1], fabric.shape)
         sleeve = soft(end - s, 0.03)
-        folds = 1 + 0.09 * noise(c.rng, *s.shape, cell=16.0)
+        folds = 1 + 0.09 * noise(c.rng, s.shape, cell=16.0)
         c.lay(sleeve, fabric * folds[..., None])
         c.lay(soft(0.04 - np.abs(s - end + 0.05), 0.03), fabric * 0.7)
         if look.top == "jersey":
@@ -194,7 +211,10 @@ def _arm(c: _Cloth, look: Look, rest: np.ndarray, side: int) -> None:
         c.lay(soft(0.09 - np.abs(s - 0.42), 0.03), look.sleeve_band[1])
     if look.watch == side:
         c.lay(soft(0.045 - np.abs(s - 1.9), 0.02), np.array([25.0, 25.0, 28.0]))
-        c.lay(soft(0.04 - np.abs(s - 1.9), 0.02) * soft(np.cos(c.phi - np.pi / 2) - 0.75, 0.2), np.array([235.0, 235.0, 230.0]))
+        c.lay(
+            soft(0.04 - np.abs(s - 1.9), 0.02) * soft(np.cos(c.phi - np.pi / 2) - 0.75, 0.2),
+            np.array([235.0, 235.0, 230.0]),
+        )
     inner = soft(-np.sin(c.phi), 0.8)  # the side that faces the trunk
     c.rgb *= (1 - 0.16 * inner)[..., None]
 
@@ -212,8 +232,9 @@ def _leg(c: _Cloth, look: Look, rest: np.ndarray, side: int) -> None:
     fabric = look.trousers.paint(c.around, c.y)
     if look.odd_leg and look.odd_leg[0] == side:
         fabric = np.broadcast_to(look.odd_leg[1], fabric.shape).copy()
-    fabric = fabric * (1 + 0.08 * noise(c.rng, *s.shape, cell=18.0))[..., None]
-    end = 2 * look.build.trouser_end
+    fabric = fabric * (1 + 0.08 * noise(c.rng, s.shape, cell=18.0))[..., None]
+    # legs wear the skirt's cloth under it, so that a knee that comes through is cloth too
+    end = 2 * (look.build.trouser_end or max(look.build.skirt - 0.03, 0.0))
     c.lay(soft(end - s, 0.03), fabric)
     if look.trouser_stripe is not None:
         c.lay(soft(np.sin(c.phi) - 0.9, 0.1) * soft(end - s, 0.03), look.trouser_stripe)
@@ -239,7 +260,7 @@ def _foot(c: _Cloth, look: Look) -> None:
 
 def _hair(c: _Cloth, look: Look) -> None:
     c.lay(np.ones_like(c.x), look.hair)
-    strands = noise(c.rng, 4, c.x.shape[1], 4.0, 2)
+    strands = noise(c.rng, (4, c.x.shape[1]), 4.0, 2)
     c.rgb *= (1 + 0.16 * cv2.resize(strands, c.x.shape[::-1]))[..., None]
 
 
@@ -281,11 +302,15 @@ def _head(c: _Cloth, look: Look, rest: np.ndarray) -> None:
     c.lay(soft(1 - np.hypot(ex * 0.8, et * 0.7), 0.6) * front * 0.5, shade)
     c.lay(soft(1 - np.hypot(ex, et), 0.3) * front, np.array([238.0, 236.0, 232.0]))
     c.lay(soft(1 - np.hypot((ax - 0.032) / 0.0105, (t - 0.505) / 0.048), 0.35) * front, np.array([26.0, 20.0, 18.0]))
-    brow = soft(0.022 - np.abs(ax - 0.033), 0.006) * soft(0.020 - np.abs(t - 0.615 + 4.0 * (ax - 0.03) ** 2 * 30), 0.015) * front
+    brow = (
+        soft(0.022 - np.abs(ax - 0.033), 0.006)
+        * soft(0.020 - np.abs(t - 0.615 + 4.0 * (ax - 0.03) ** 2 * 30), 0.015)
+        * front
+    )
     c.lay(brow * 0.9, np.minimum(look.hair, skin * 0.5))
     cover = hair_mask(look.build.hair_style, c.phi, t)
     tint = look.accessory if look.build.hair_style == "cap" else look.hair
-    streaks = cv2.resize(noise(c.rng, 4, x.shape[1], 5.0, 2), x.shape[::-1])
+    streaks = cv2.resize(noise(c.rng, (4, x.shape[1]), 5.0, 2), x.shape[::-1])
     c.lay(cover, tint * (1 + 0.14 * streaks[..., None]))
     if look.build.hair_style == "cap":
         low = soft(0.62 - t, 0.04) * cover * (phi_front > 1.4)

@@ -19,7 +19,7 @@ from bipose_lit.datasets.synthetic.shapes import rest_pose
 OTHER_GAP, OWN_GAP = 0.12, 0.20
 """Metres behind the visible surface at which a joint counts as hidden: of another body region, of its own region.
 
-A joint lies inside its own limb (up to about 0.1 m); its own region hides it only where the trunk is seen edge-on."""
+Joints lie up to about 0.13 m inside their own region, which therefore hides them only where the trunk is seen edge-on."""
 
 # Sub-pixel offsets of the samples: n-rooks patterns, shuffled so that time and place are not correlated.
 _JITTER = {
@@ -45,17 +45,25 @@ class Light:
     shadow: float
 
 
-def _region_of_joint() -> tuple[str, ...]:
-    names = []
-    for name in JOINTS:
+def _allowed_gap(regions: Sequence[str]) -> np.ndarray:
+    """(22, regions) metres that a joint may lie behind the surface of a region and still count as seen."""
+    gap = np.full((len(JOINTS), len(regions)), OTHER_GAP)
+    for j, name in enumerate(JOINTS):
         side, _, part = name.partition("_")
         if part in ("shoulder", "elbow", "wrist", "hand"):
-            names.append(f"{side}_arm")
+            own = {f"{side}_arm"} | ({"torso"} if part == "shoulder" else set())
         elif part in ("hip", "knee", "ankle", "toe"):
-            names.append(f"{side}_leg")
+            own = {f"{side}_leg", "skirt"} | ({"torso"} if part == "hip" else set())
+        elif name in ("neck", "head", "head_top"):
+            own = {"head"} | ({"torso"} if name == "neck" else set())
         else:
-            names.append("head" if name in ("neck", "head", "head_top") else "torso")
-    return tuple(names)
+            own = {"torso", "skirt"} | ({"left_leg", "right_leg"} if name == "pelvis" else set())
+        for r, region in enumerate(regions):
+            if region in own:
+                gap[j, r] = OWN_GAP
+            elif region == "gear" and (name in ("pelvis", "spine", "chest") or part == "hip"):
+                gap[j, r] = np.inf  # what hangs on the trunk hides no joint inside it
+    return gap
 
 
 class Person:
@@ -93,16 +101,15 @@ class Person:
             lambert = n @ light.direction.astype(np.float32)
             rim = (1 - facing) ** 3 * (0.5 + 0.5 * lambert)
             self.shade[f, :, 2] = np.clip((lambert + 0.15) / 1.15, 0, 1) + 0.35 * rim
-            self.shade[f, :, 3] = (0.74 + 0.26 * n[:, 1]) * (0.72 + 0.28 * facing)
-        own = _region_of_joint()
-        self._own = np.array([[r == o for r in self.mesh.regions] for o in own])
+            self.shade[f, :, 3] = (0.86 + 0.22 * n[:, 1]) * (0.78 + 0.22 * facing)
+        self._allowed = _allowed_gap(self.mesh.regions)
 
     def _at(self, f: int, offset: float) -> np.ndarray:
         """Screen vertices at `offset` frames from frame `f`: linear between frames, extended at the clip's ends."""
         here = self.screen[f]
         T = len(self.screen)
         if T == 1 or offset == 0:
-            return here
+            return np.asarray(here)
         step = 1 if offset > 0 else -1
         other = f + step
         if not 0 <= other < T:
@@ -166,8 +173,7 @@ class Person:
             depth: (22,) metres.
         """
         surface = first_surface(self.screen[f], self.faces, self.mesh.region, len(self.mesh.regions), pixels)
-        gap = depth[:, None] - surface
-        return np.asarray((gap > np.where(self._own, OWN_GAP, OTHER_GAP)).any(1))
+        return np.asarray((depth[:, None] - surface > self._allowed).any(1))
 
 
 def sample_atlas(atlas: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -179,6 +185,6 @@ def sample_atlas(atlas: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return np.zeros((0, 3), np.float32)
     maps = np.zeros((2, rows * columns), np.float32)
     maps[0, :n], maps[1, :n] = u, v
-    maps = maps.reshape(2, rows, columns)
-    out = cv2.remap(atlas, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    mu, mv = maps.reshape(2, rows, columns)
+    out = cv2.remap(atlas, mu, mv, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(out.reshape(-1, 3)[:n])

@@ -61,7 +61,12 @@ def rasterise(
     near = z.min(-1) > 0.1
     sample, face = np.nonzero((area < -1e-6) & (wide > 0) & (high > 0) & near)
     if not len(sample):
-        return Fragments(np.empty(0, np.int64), np.empty((0, attributes.shape[1]), np.float32), np.empty(0, np.int64), np.empty(0, np.float32))
+        return Fragments(
+            np.empty(0, np.int64),
+            np.empty((0, attributes.shape[1]), np.float32),
+            np.empty(0, np.int64),
+            np.empty(0, np.float32),
+        )
 
     pick = (sample, face)
     inverse = 1.0 / area[pick]

@@ -76,9 +76,9 @@ class Scene:
         distance: (4,) metres from the origin to the walls.
         heading: turn of the walls, radians.
         backdrop: (3,) RGB where there is neither wall nor ground.
+        outdoors: whether the walls are vistas.
         boxes: things on the ground.
         distractors: things that move.
-        haze: share of `backdrop` mixed into far walls.
     """
 
     light: Light
@@ -89,6 +89,7 @@ class Scene:
     distance: np.ndarray
     heading: float
     backdrop: np.ndarray
+    outdoors: bool = False
     boxes: list[Box] = field(default_factory=list)
     distractors: list[Distractor] = field(default_factory=list)
 
@@ -100,15 +101,20 @@ def sample_light(rng: np.random.Generator, outdoors: bool) -> Light:
     warmth = rng.normal(0, 0.05)
     balance = np.array([1 + warmth, 1.0, 1 - warmth])
     key = rng.uniform(0.45, 0.85) if outdoors else rng.uniform(0.30, 0.65)
-    ambient = np.clip(1.12 - key + rng.normal(0, 0.05), 0.42, 0.8)
-    return Light(direction, key * balance, ambient * (2 - balance), float(rng.uniform(0.35, 0.65) if outdoors else rng.uniform(0.15, 0.45)))
+    ambient = np.clip(1.2 - key + rng.normal(0, 0.05), 0.48, 0.85)
+    return Light(
+        direction,
+        key * balance,
+        ambient * (2 - balance),
+        float(rng.uniform(0.35, 0.65) if outdoors else rng.uniform(0.15, 0.45)),
+    )
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draws a place with its light, walls, ground, things and moving distractors; deterministic given `rng`."""
     outdoors = bool(rng.random() < 0.5)
     light = sample_light(rng, outdoors)
-    distance = rng.uniform(9, 20, 4) if outdoors else rng.uniform(2.6, 6.0, 4)
+    distance = rng.uniform(11, 21, 4) if outdoors else rng.uniform(2.6, 6.0, 4)
     height = float(rng.uniform(9, 13) if outdoors else rng.uniform(2.5, 3.6))
     size = float(2 * distance.max() + 3)
     metre = min(1400 / size, 64.0)
@@ -118,13 +124,16 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     if kind == "leaves":  # grass
         green = np.array([70, 105, 45]) * rng.uniform(0.7, 1.3) + rng.normal(0, 8, 3)
         palette = np.stack([green, green * rng.uniform(0.6, 0.85)])
+    elif rng.random() < 0.8:  # most floors are grey, brown or pale
+        tone = colour(rng, (0.0, 0.3), (0.3, 0.9))
+        palette = np.stack([tone, tone * rng.uniform(0.55, 0.85)])
     # one tile, repeated: the floor is seen at a slant and its repeats do not show
     tile = surface(rng, kind, 512, 512, metre, palette)
     tile = np.concatenate([tile, tile[::-1]], 0)
     tile = np.concatenate([tile, tile[:, ::-1]], 1)
     pixels = int(size * metre)
     ground = np.tile(tile, (-(-pixels // 1024), -(-pixels // 1024), 1))[:pixels, :pixels]
-    large = noise(rng, 24, 24, 8.0, 2)
+    large = noise(rng, (24, 24), 8.0, 2)
     shade = cv2.resize((1 + 0.10 * large)[..., None].repeat(3, 2), (pixels, pixels), interpolation=cv2.INTER_LINEAR)
     ground = cv2.multiply(ground, shade.astype(np.float32), dtype=cv2.CV_8U)
     backdrop = colour(rng, (0.05, 0.45), (0.7, 0.95)) if outdoors else colour(rng, (0.0, 0.15), (0.55, 0.95))
@@ -135,13 +144,15 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     walls = [pair[i] for i in reuse]
     heading = float(rng.uniform(0, np.pi / 2))
     boxes = [_sample_box(rng, outdoors, distance) for _ in range(int(rng.integers(1, 7)))]
-    distractors = [sample_distractor(rng, outdoors) for _ in range(int(rng.choice([0, 1, 2, 3, 4], p=[0.2, 0.25, 0.25, 0.2, 0.1])))]
-    return Scene(light, ground, size, walls, height, distance, heading, backdrop, boxes, distractors)
+    distractors = [
+        sample_distractor(rng, outdoors) for _ in range(int(rng.choice([0, 1, 2, 3, 4], p=[0.2, 0.25, 0.25, 0.2, 0.1])))
+    ]
+    return Scene(light, ground, size, walls, height, distance, heading, backdrop, outdoors, boxes, distractors)
 
 
 def _sample_box(rng: np.random.Generator, outdoors: bool, distance: np.ndarray) -> Box:
     azimuth = rng.uniform(0, 2 * np.pi)
-    r = rng.uniform(1.5, 0.9 * float(distance.min()) + (2 if outdoors else 0))
+    r = rng.uniform(1.5, max(0.85 * float(distance.min()), 1.8))
     size = np.array([rng.uniform(0.3, 1.8), rng.uniform(0.25, 1.9), rng.uniform(0.3, 0.9)])
     if outdoors:
         size = size * rng.uniform(1.0, 1.6)
@@ -171,14 +182,21 @@ class Stage:
         corner = self.origin + np.array([-half, 0, -half])
         size = 2 * half
         self.planes = [Plane(corner, np.array([size, 0, 0]), np.array([0, 0, size]), _lit(scene.ground, ground_light))]
-        for i, texture in enumerate(scene.walls):
-            a = scene.heading + i * np.pi / 2
-            inward = np.array([np.sin(a), 0.0, np.cos(a)])
-            d = max(float(scene.distance[i]), reach)
-            span = 2 * (max(float(scene.distance.max()), reach) + 1.0)
+        angles = scene.heading + np.arange(4) * np.pi / 2
+        self._inward = np.stack([np.sin(angles), 0 * angles, np.cos(angles)], 1)
+        self._distance = np.maximum(scene.distance, reach)
+        painted = 2 * float(scene.distance.max()) + 2.0  # metres that a wall's picture spans
+        for i, picture in enumerate(scene.walls):
+            inward, d = self._inward[i], float(self._distance[i])
             along = np.array([inward[2], 0.0, -inward[0]])
-            start = self.origin - inward * d - along * span / 2 + Y * scene.wall_height
-            lit = light.key * max(float(light.direction @ inward), 0.0) * 0.7 + light.ambient * 1.05 + 0.1
+            # the next wall stands at -along, the one before at +along: a wall ends where it meets them
+            after, before = float(self._distance[(i + 1) % 4]), float(self._distance[i - 1])
+            span = after + before
+            texture = picture[:, : max(round(picture.shape[1] * min(span / painted, 1.0)), 8)]
+            start = self.origin - inward * d - along * after + Y * scene.wall_height
+            lit = light.key * max(float(light.direction @ inward), 0.0) * 0.6 + light.ambient * 0.9 + 0.2
+            if scene.outdoors:  # the vista has its own light
+                lit = 0.8 + 0.25 * lit
             self.planes.append(Plane(start, along * span, -Y * scene.wall_height, _lit(texture, lit)))
         self.boxes = [b for b in (self._place(b) for b in scene.boxes) if self._behind(b)]
         self._faces = []
@@ -193,9 +211,12 @@ class Stage:
 
     def _behind(self, box: Box) -> bool:
         """Whether the whole box is farther than the person in every frame (so that it can never cover them)."""
-        corners = np.concatenate([np.stack([p.origin, p.origin + p.u, p.origin + p.v, p.origin + p.u + p.v]) for p in box.planes()])
+        corners = np.concatenate(
+            [np.stack([p.origin, p.origin + p.u, p.origin + p.v, p.origin + p.u + p.v]) for p in box.planes()]
+        )
         return all(
-            float(cam.to_camera(corners)[:, 2].min()) > d + 0.25 for cam, d in zip(self.cameras, self.depth, strict=True)
+            float(cam.to_camera(corners)[:, 2].min()) > d + 0.25
+            for cam, d in zip(self.cameras, self.depth, strict=True)
         )
 
     def draw(self, f: int) -> np.ndarray:
@@ -209,6 +230,9 @@ class Stage:
             if (eye - plane.origin) @ plane.normal > 0:
                 draw_plane(image, cam, plane)
         for d in self.scene.distractors:
+            place = d.start + d.velocity * (f / self.fps)
+            if (self._inward @ place < 0.3 - self._distance).any():
+                continue  # it has left through a wall
             d.draw(image, cam, self.origin, f / self.fps, float(self.depth[f]), self.scene.light)
         return image
 
@@ -222,7 +246,13 @@ class Stage:
         W, H = cam.size
         scale = 2
         w, h = W // scale, H // scale
-        ok = (depth > 0.2) & (pixels[:, 0] > -20) & (pixels[:, 0] < W + 20) & (pixels[:, 1] > -20) & (pixels[:, 1] < H + 20)
+        ok = (
+            (depth > 0.2)
+            & (pixels[:, 0] > -20)
+            & (pixels[:, 0] < W + 20)
+            & (pixels[:, 1] > -20)
+            & (pixels[:, 1] < H + 20)
+        )
         if not ok.any():
             return
         x = (pixels[ok, 0] / scale).astype(int).clip(0, w - 1)
@@ -265,7 +295,9 @@ def draw_plane(image: np.ndarray, cam: Camera, plane: Plane) -> None:
     M = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1.0]]) @ H @ texel
     area = image[y0:y1, x0:x1]
     # the projection's other branch (points behind the camera) must not be drawn: clip by the near polygon
-    out = cv2.warpPerspective(plane.texture, M, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    out = cv2.warpPerspective(
+        plane.texture, M, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     mask = np.zeros(area.shape[:2], np.uint8)
     bounded = np.clip(px - (x0, y0), -8000, 8000)
     cv2.fillConvexPoly(mask, np.round(bounded * 8).astype(np.int32), 255, cv2.LINE_AA, 3)

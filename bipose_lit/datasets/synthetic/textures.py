@@ -11,35 +11,28 @@ FABRICS = ("plain", "stripes", "bars", "checks", "dots", "noise", "blocks")
 SURFACES = ("plain", "noise", "brick", "tiles", "planks", "stripes", "checks", "panels", "stone", "leaves")
 
 
-def noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 3, wrap: bool = False) -> np.ndarray:
+def noise(rng: np.random.Generator, shape: tuple[int, ...], cell: float, octaves: int = 3) -> np.ndarray:
     """Value noise (height, width), float32 in about [-1, 1] with zero mean.
 
     Args:
         rng: source.
-        height: rows.
-        width: columns.
+        shape: (height, width).
         cell: pixels of the coarsest grid cell.
         octaves: each halves the cell and the amplitude.
-        wrap: make it tile.
     """
+    height, width = shape
     out = np.zeros((height, width), np.float32)
     for o in range(octaves):
         n = max(2, round(height * 2**o / cell)), max(2, round(width * 2**o / cell))
         grid = rng.uniform(-1, 1, n).astype(np.float32)
-        if wrap:
-            pad = 2
-            big = np.pad(grid, pad, mode="wrap")
-            scale = height / n[0], width / n[1]
-            y = ((np.arange(height) + 0.5) / scale[0] - 0.5 + pad).astype(np.float32)
-            x = ((np.arange(width) + 0.5) / scale[1] - 0.5 + pad).astype(np.float32)
-            layer = cv2.remap(big, *np.meshgrid(x, y), cv2.INTER_LINEAR)
-        else:
-            layer = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+        layer = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
         out += 0.5**o * layer
     return out
 
 
-def colour(rng: np.random.Generator, saturation: tuple[float, float] = (0.0, 0.9), value: tuple[float, float] = (0.15, 0.95)) -> np.ndarray:
+def colour(
+    rng: np.random.Generator, saturation: tuple[float, float] = (0.0, 0.9), value: tuple[float, float] = (0.15, 0.95)
+) -> np.ndarray:
     """(3,) RGB drawn in hue, saturation and value."""
     hue = rng.uniform(0, 1)
     s, v = rng.uniform(*saturation), rng.uniform(*value)
@@ -95,10 +88,16 @@ class Fabric:
         """Draws a pattern; `plain` is the probability of a plain one."""
         weights = np.array([plain, *[(1 - plain) / 6] * 6])
         kind = str(rng.choice(FABRICS, p=weights))
-        ground = colour(rng, (0.0, 0.95), (0.12, 0.97))
+        ground = colour(rng, (0.0, 0.95), (0.18, 0.97))
         figure = contrasting(rng, ground, 45.0)
         period = float(rng.uniform(0.045, 0.16))
-        return cls(kind, np.stack([ground, figure, contrasting(rng, ground)]), period, float(rng.uniform(0.25, 0.6)), int(rng.integers(2**31)))
+        return cls(
+            kind,
+            np.stack([ground, figure, contrasting(rng, ground)]),
+            period,
+            float(rng.uniform(0.25, 0.6)),
+            int(rng.integers(2**31)),
+        )
 
     def paint(self, a: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Colours (h, w, 3) at cloth coordinates `a` (around) and `y` (along), metres."""
@@ -115,14 +114,16 @@ class Fabric:
             shifted = p + 0.5 * (np.floor(q) % 2)
             m = soft(0.32 - np.hypot(shifted % 1 - 0.5, q % 1 - 0.5), 0.12)
         elif self.kind == "noise":
-            n = noise(np.random.default_rng(self.seed), *a.shape, cell=max(6.0, 220 * self.period), octaves=3)
+            n = noise(np.random.default_rng(self.seed), a.shape, cell=max(6.0, 220 * self.period), octaves=3)
             m = soft(n - 0.1, 0.15)
         else:
             m = soft(y - np.median(y) - 0.3 * self.period, 0.01)
         return np.asarray(self.colours[0] + (self.colours[1] - self.colours[0]) * m[..., None], dtype=np.float32)
 
 
-def surface(rng: np.random.Generator, kind: str, height: int, width: int, metre: float, palette: np.ndarray | None = None) -> np.ndarray:
+def surface(
+    rng: np.random.Generator, kind: str, height: int, width: int, metre: float, palette: np.ndarray | None = None
+) -> np.ndarray:
     """A wall's, floor's or board's picture.
 
     Args:
@@ -137,14 +138,18 @@ def surface(rng: np.random.Generator, kind: str, height: int, width: int, metre:
         (height, width, 3) uint8 RGB.
     """
     if palette is None:
-        first = colour(rng, (0.0, 0.55), (0.25, 0.95))
+        first = colour(rng, (0.0, 0.35) if rng.random() < 0.75 else (0.3, 0.7), (0.3, 0.95))
         palette = np.stack([first, first * rng.uniform(0.6, 0.85) if rng.random() < 0.7 else colour(rng, (0.0, 0.5))])
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(metre)
     pixel = 1.0 / metre
-    grain = noise(rng, height, width, max(4.0, 0.25 * metre), 3) * rng.uniform(0.03, 0.10)
-    value = np.zeros((height, width), np.float32)  # multiplies the colour
+    grain = noise(rng, (height, width), max(4.0, 0.25 * metre), 3) * rng.uniform(0.03, 0.10)
+    value: np.ndarray = np.zeros((height, width), np.float32)  # multiplies the colour
     if kind in ("plain", "noise"):
-        m = np.zeros_like(x) if kind == "plain" else soft(noise(rng, height, width, rng.uniform(0.2, 1.0) * metre, 4), 0.8)
+        m = (
+            np.zeros_like(x)
+            if kind == "plain"
+            else soft(noise(rng, (height, width), rng.uniform(0.2, 1.0) * metre, 4), 0.8)
+        )
     elif kind in ("brick", "tiles", "stone"):
         w, h = {"brick": (0.24, 0.08), "tiles": (0.35, 0.35), "stone": (0.6, 0.35)}[kind]
         scale = rng.uniform(0.9, 1.6)
@@ -161,19 +166,26 @@ def surface(rng: np.random.Generator, kind: str, height: int, width: int, metre:
         w = rng.uniform(0.09, 0.22)
         column = np.floor(x / w).astype(int)
         m = soft(max(0.008, pixel) / 2 - np.abs((x / w + 0.5) % 1 - 0.5) * w, pixel)
-        streak = noise(rng, max(height // 12, 4), width, max(3.0, 0.05 * metre), 2)
-        value = cv2.resize(streak, (width, height)) * np.float32(0.12) + rng.uniform(-0.12, 0.12, 512).astype(np.float32)[column % 512]
+        streak = noise(rng, (max(height // 12, 4), width), max(3.0, 0.05 * metre), 2)
+        value = (
+            cv2.resize(streak, (width, height)) * np.float32(0.12)
+            + rng.uniform(-0.12, 0.12, 512).astype(np.float32)[column % 512]
+        )
     elif kind in ("stripes", "checks"):
         p = rng.uniform(0.12, 0.6)
-        m = _wave(x / p, 0.5, pixel / p) if kind == "stripes" else np.abs(_wave(x / p, 0.5, pixel / p) - _wave(y / p, 0.5, pixel / p))
+        m = (
+            _wave(x / p, 0.5, pixel / p)
+            if kind == "stripes"
+            else np.abs(_wave(x / p, 0.5, pixel / p) - _wave(y / p, 0.5, pixel / p))
+        )
     elif kind == "panels":
         w, h = rng.uniform(0.6, 1.4), rng.uniform(0.7, 2.2)
         d = np.minimum(np.abs((x / w + 0.5) % 1 - 0.5) * w, np.abs((y / h + 0.5) % 1 - 0.5) * h)
         m = soft(0.03 - np.abs(d - 0.08), 0.02)
     else:  # leaves: overlapping blobs of light and dark
-        n = noise(rng, height, width, rng.uniform(0.12, 0.3) * metre, 3)
-        fine = noise(rng, height, width, 0.06 * metre, 2)
-        m, value = soft(n, 0.5), 0.35 * fine + 0.25 * n
+        n = noise(rng, (height, width), rng.uniform(0.12, 0.3) * metre, 3)
+        fine = noise(rng, (height, width), 0.06 * metre, 2)
+        m, value = soft(n, 0.5), np.asarray(0.35 * fine + 0.25 * n)
     out = palette[0] + (palette[1] - palette[0]) * m[..., None]
     out = out * (1 + value + grain)[..., None]
-    return np.clip(out, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(out, 0, 255), dtype=np.uint8)

@@ -44,7 +44,9 @@ def _room(rng: np.random.Generator, rows: int, columns: int, metre: float) -> np
             _poster(rng, picture, x0, max(y0, 0), x1, min(max(y0, 0) + h, rows))
         elif what == "window":
             y0, y1 = rows - int(2.2 * metre), rows - int(0.9 * metre)
-            glass = cv2.resize(_vista(rng, 40, 60, 12.0, colour(rng, (0.1, 0.4), (0.8, 0.98))), (x1 - x0, y1 - max(y0, 0)))
+            glass = cv2.resize(
+                _vista(rng, 40, 60, 12.0, colour(rng, (0.1, 0.4), (0.8, 0.98))), (x1 - x0, y1 - max(y0, 0))
+            )
             picture[max(y0, 0) : y1, x0:x1] = glass
             frame = tuple(float(v) for v in colour(rng, (0.0, 0.2), (0.5, 0.98)))
             thick = max(1, int(0.05 * metre))
@@ -57,7 +59,9 @@ def _room(rng: np.random.Generator, rows: int, columns: int, metre: float) -> np
             y0 = max(rows - int(2.05 * metre), 0)
             leaf = surface(rng, "panels", rows - y0, x1 - x0, metre)
             picture[y0:, x0:x1] = leaf
-            cv2.rectangle(picture, (x0, y0), (x1, rows), tuple(float(v) for v in colour(rng)), max(1, int(0.04 * metre)))
+            cv2.rectangle(
+                picture, (x0, y0), (x1, rows), tuple(float(v) for v in colour(rng)), max(1, int(0.04 * metre))
+            )
         elif what == "curtain":
             folds = surface(rng, "stripes", rows, x1 - x0, metre * 2)
             picture[:, x0:x1] = folds
@@ -81,7 +85,17 @@ def _poster(rng: np.random.Generator, picture: np.ndarray, x0: int, y0: int, x1:
         c = tuple(float(v) for v in contrasting(rng, ground, 30.0))
         centre = (int(rng.uniform(0, w)), int(rng.uniform(0, h)))
         if rng.random() < 0.5:
-            cv2.ellipse(area, centre, (max(1, int(rng.uniform(0.08, 0.4) * w)), max(1, int(rng.uniform(0.05, 0.35) * h))), float(rng.uniform(0, 180)), 0, 360, c, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                area,
+                centre,
+                (max(1, int(rng.uniform(0.08, 0.4) * w)), max(1, int(rng.uniform(0.05, 0.35) * h))),
+                float(rng.uniform(0, 180)),
+                0,
+                360,
+                c,
+                -1,
+                cv2.LINE_AA,
+            )
         else:
             other = (int(rng.uniform(0, w)), int(rng.uniform(0, h)))
             cv2.line(area, centre, other, c, max(1, int(rng.uniform(0.03, 0.2) * w)), cv2.LINE_AA)
@@ -109,14 +123,15 @@ def _vista(rng: np.random.Generator, rows: int, columns: int, metre: float, sky:
     up = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None]
     picture = sky + (np.array([225, 228, 230], np.float32) - sky) * up
     picture = np.broadcast_to(picture, (rows, columns, 3)).copy()
-    clouds = soft(noise(rng, rows, columns, 0.3 * columns, 4) - 0.25, 0.9) * np.float32(rng.uniform(0, 0.8))
+    clouds = soft(noise(rng, (rows, columns), 0.3 * columns, 4) - 0.25, 0.9) * np.float32(rng.uniform(0, 0.8))
     picture += (245 - picture) * clouds[..., None]
-    kind = str(rng.choice(["trees", "houses", "both", "hills", "fence"]))
+    kind = str(rng.choice(["trees", "houses", "both", "hills", "fence"], p=[0.25, 0.25, 0.25, 0.1, 0.15]))
     y = np.arange(rows)[:, None]
     if kind in ("hills", "trees", "both", "fence"):
-        ridge = rows * (0.55 + 0.12 * noise(rng, 1, columns, 0.35 * columns, 3)[0])
+        ridge = rows * (rng.uniform(0.70, 0.84) + 0.07 * noise(rng, (1, columns), 0.35 * columns, 3)[0])
         far = np.array([95, 120, 105], np.float32) * np.float32(rng.uniform(0.7, 1.3))
-        picture += (far - picture) * soft(y - ridge[None], 3.0)[..., None] * np.float32(0.85)
+        relief = 1 + 0.16 * noise(rng, (rows, columns), 0.12 * columns, 4)
+        picture += (far * relief[..., None] - picture) * soft(y - ridge[None], 3.0)[..., None] * np.float32(0.85)
     if kind in ("houses", "both"):
         x = -rng.uniform(0, 0.1) * columns
         while x < columns:
@@ -126,13 +141,13 @@ def _vista(rng: np.random.Generator, rows: int, columns: int, metre: float, sky:
                 _house(rng, picture, int(x), max(top, 2), int(x) + w, metre)
             x += w * rng.uniform(0.9, 1.5)
     if kind in ("trees", "both"):
-        for _ in range(int(rng.integers(3, 10))):
+        for _ in range(int(rng.integers(5, 15))):
             _tree(rng, picture, rng.uniform(0, columns), metre)
     if kind in ("fence", "hills") or rng.random() < 0.3:
         top = rows - int(rng.uniform(0.7, 1.9) * metre)
         leaf = surface(rng, str(rng.choice(["leaves", "planks", "brick", "stone"])), rows - top, columns, metre)
         picture[top:] = leaf
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture, 0, 255), dtype=np.uint8)
 
 
 def _house(rng: np.random.Generator, picture: np.ndarray, x0: int, top: int, x1: int, metre: float) -> None:
@@ -151,7 +166,7 @@ def _house(rng: np.random.Generator, picture: np.ndarray, x0: int, top: int, x1:
 
 def _tree(rng: np.random.Generator, picture: np.ndarray, x: float, metre: float) -> None:
     rows = picture.shape[0]
-    high, r = rng.uniform(2.5, 7.0) * metre, rng.uniform(0.8, 2.2) * metre
+    high, r = rng.uniform(1.6, 6.0) * metre, rng.uniform(0.8, 2.2) * metre
     bark = tuple(float(v) for v in np.array([72, 55, 40]) * rng.uniform(0.6, 1.4))
     cv2.line(picture, (int(x), rows), (int(x), int(rows - high)), bark, max(1, int(0.22 * metre)), cv2.LINE_AA)
     green = np.array([60, 95, 45]) * rng.uniform(0.6, 1.4) + rng.normal(0, 10, 3)
@@ -159,4 +174,6 @@ def _tree(rng: np.random.Generator, picture: np.ndarray, x: float, metre: float)
         a, d = rng.uniform(0, 2 * np.pi), r * np.sqrt(rng.uniform(0, 1))
         c = np.clip(green * rng.uniform(0.65, 1.35), 0, 255)
         centre = (int(x + d * np.cos(a)), int(rows - high + 0.8 * d * np.sin(a)))
-        cv2.circle(picture, centre, max(1, int(r * rng.uniform(0.15, 0.4))), tuple(float(v) for v in c), -1, cv2.LINE_AA)
+        cv2.circle(
+            picture, centre, max(1, int(r * rng.uniform(0.15, 0.4))), tuple(float(v) for v in c), -1, cv2.LINE_AA
+        )

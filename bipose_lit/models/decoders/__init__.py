@@ -1,0 +1,1 @@
+"""Features of single frames to heatmaps or coordinates."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import torch
-
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from bipose_lit.models.base import State, TemporalHead
 from bipose_lit.types import BiposeError, FeatureSpec
 
 
 class WindowMean(TemporalHead):
-    """The mean of the valid frames in a window, through ReLU and a 1x1 convolution that starts at zero, added to the features.
+    """The mean of the valid frames in a window, in a residual branch that starts at zero.
 
-    It knows its neighbours but not their order.
+    It knows its neighbours but not their order. The branch: 1x1 reduction, GroupNorm, mean, ReLU, 1x1.
 
     Args:
         past: frames before t in the window; null for all.
@@ -26,7 +25,9 @@ class WindowMean(TemporalHead):
     def __init__(self, past: int | None = None, future: int | None = None, hidden: int = 64) -> None:
         super().__init__()
         if (past or 0) < 0 or (future or 0) < 0 or hidden < 1:
-            raise BiposeError(f"WindowMean: past {past} and future {future} must not be below 0, hidden {hidden} not below 1")
+            raise BiposeError(
+                f"WindowMean: past {past} and future {future} must not be below 0, hidden {hidden} not below 1"
+            )
         self.past, self.future, self.hidden = past, future, hidden
         self.context = (past, future)
         self.causal = future == 0
@@ -72,14 +73,15 @@ class WindowMean(TemporalHead):
         return features + self._write(frames.sum(1) / seen), (frames, count)
 
     def _write(self, mean: Float[Tensor, "N H h w"]) -> Float[Tensor, "N C h w"]:
-        written: Tensor = self.output(F.relu(mean))
+        written: Tensor = self.output(functional.relu(mean))
         return written
 
 
 class TCN(TemporalHead):
-    """Dilated convolutions over time at every place of the map (Bai et al. 2018), in a residual branch that starts at zero.
+    """Dilated convolutions over time at every place of the map, in a residual branch that starts at zero.
 
-    `context` tells the receptive field. A frame that is not valid counts as zeros after every layer, like the time before a clip.
+    After Bai et al. 2018, with GroupNorm before the first. `context` tells the receptive field. A frame that is not
+    valid counts as zeros after every layer, like the time before a clip.
 
     Args:
         hidden: channels inside the branch.
@@ -95,7 +97,8 @@ class TCN(TemporalHead):
         super().__init__()
         if min(hidden, layers) < 1 or kernel < 2 or (kernel % 2 == 0 and not causal):
             raise BiposeError(
-                f"TCN: hidden {hidden} and layers {layers} must be at least 1, kernel {kernel} at least 2 (odd unless causal)"
+                f"TCN: hidden {hidden} and layers {layers} must be at least 1, "
+                f"kernel {kernel} at least 2 (odd unless causal)"
             )
         self.hidden, self.kernel, self.layers, self.dropout_rate = hidden, kernel, layers, dropout
         self.causal = causal
@@ -125,7 +128,7 @@ class TCN(TemporalHead):
         for convolution, dilation in zip(self.convolutions, self.dilations, strict=True):
             reach = (self.kernel - 1) * dilation
             before = reach if self.causal else reach // 2
-            x = (x + self.dropout(F.relu(convolution(F.pad(x, (before, reach - before)))))) * present
+            x = (x + self.dropout(functional.relu(convolution(functional.pad(x, (before, reach - before)))))) * present
         x = x.view(B, h * w, self.hidden, T).permute(0, 3, 2, 1).reshape(B * T, self.hidden, h, w)
         return torch.where(mask, features + self.output(x).view_as(features).to(features.dtype), 0)
 
@@ -144,7 +147,7 @@ class TCN(TemporalHead):
         for convolution, past in zip(self.convolutions, state, strict=True):
             seen = torch.cat([past, x], dim=-1)
             kept.append(seen[..., 1:])
-            x = x + self.dropout(F.relu(convolution(seen)))
+            x = x + self.dropout(functional.relu(convolution(seen)))
         x = x.view(B, h * w, self.hidden).transpose(1, 2).reshape(B, self.hidden, h, w)
         return features + self.output(x), tuple(kept)
 

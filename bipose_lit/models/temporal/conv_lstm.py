@@ -1,4 +1,4 @@
-"""ConvLSTM over feature maps: the LSTM and BiLSTM arms, their controls, and with `kernel: 1` the LSTM on pooled vectors.
+"""ConvLSTM over feature maps: the LSTM and BiLSTM arms and their controls; with `kernel: 1` the LSTM on pooled vectors.
 
 All arms are settings of one class:
 
@@ -6,7 +6,8 @@ All arms are settings of one class:
     bilstm         direction: both
     lstm_wide      direction: forward, match: bilstm            as many parameters as bilstm, one direction
     none_matched   direction: both, reset: every_frame          the very module of bilstm, without memory
-    repeated       direction: both, reset: every_frame, repeats: 8   the same depth in steps, one frame shown eight times
+    repeated       direction: both, reset: every_frame, repeats: 8   the same depth in steps, one frame shown eight
+        times
     shuffled       direction: both, order: shuffled             the same frames in a fixed wrong order
     delayed        direction: forward, delay: L                 causal but for L frames
 """
@@ -18,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -30,8 +30,10 @@ from bipose_lit.types import BiposeError, FeatureSpec
 class ConvLSTM(TemporalHead):
     """A ConvLSTM (Shi et al. 2015) in a residual branch: 1x1 reduction, GroupNorm, recurrence, 1x1 back to C channels.
 
-    The last convolution starts at zero, so an untrained head hands the features on unchanged. Frames that are not valid are left
-    out of the sequence: they change no state, the backward direction starts at the last valid frame, and the output there is zero.
+    The last convolution starts at zero, so an untrained head hands the features on unchanged. Frames that are not
+    valid are left
+    out of the sequence: they change no state, the backward direction starts at the last valid frame, and the output
+        there is zero.
     GroupNorm (one group) sees one frame at a time, so nothing passes between the frames or clips of a batch through it.
 
     Args:
@@ -40,10 +42,11 @@ class ConvLSTM(TemporalHead):
         direction: "forward" (causal) or "both".
         reduce: channels that the recurrence reads; null for as many as `hidden`.
         reset: "never", or "every_frame": the state is zero before every frame, so no frame sees another.
-        order: "time", or "shuffled": frames are read in an order that depends on `seed` and the clip's number of valid frames alone.
+        order: "time", or "shuffled": frames are read in an order that depends on `seed` and the clip's number of valid
+            frames alone.
         delay: frames of look-ahead L (direction forward): the output for frame t is written after frame t + L was read.
-        match: "bilstm": hidden and reduce are chosen so that the head has as many parameters (within 1%) as the one with the same
-            `hidden` and `reduce` in both directions.
+        match: "bilstm": hidden and reduce are chosen so that the head has as many parameters (within 1%) as the one
+            with the same `hidden` and `reduce` in both directions.
         norm: "group" or "none".
         dropout: on the hidden states before the last convolution.
         repeats: how often each frame is shown (reset every_frame alone); with 1 the recurrent weights have no effect.
@@ -121,7 +124,6 @@ class ConvLSTM(TemporalHead):
     def forward(self, features: Float[Tensor, "B T C h w"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B T C h w"]:
         mask = valid[:, :, None, None, None]
         features = torch.where(mask, features, 0)
-        B, T = valid.shape
         rows = self._gates(features.flatten(0, 1))
         hidden = self._memoryless(rows) if self.reset == "every_frame" else self._remember(rows, valid)
         written = self._write(features.flatten(0, 1), hidden.flatten(1, 2))
@@ -156,24 +158,23 @@ class ConvLSTM(TemporalHead):
 
     def _write(self, features: Float[Tensor, "N C h w"], hidden: Float[Tensor, "N D*H h2 w2"]) -> Tensor:
         """Features and hidden states to the output."""
-        return features + self.output(self.dropout(hidden)).to(features.dtype)
+        written: Tensor = features + self.output(self.dropout(hidden)).to(features.dtype)
+        return written
 
     def _gates(self, features: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D G h2 w2"]:
-        gates = self.input(self.norm(self.reduction(self._read(features))))
-        return gates.to(features.dtype).unflatten(1, (self.directions, 4 * self.hidden))
+        gates: Tensor = self.input(self.norm(self.reduction(self._read(features))))
+        return gates.to(features.dtype).reshape(-1, self.directions, 4 * self.hidden, *gates.shape[-2:])
 
     def _memoryless(self, gates: Float[Tensor, "N D G h w"]) -> Float[Tensor, "N D H h w"]:
         with torch.autocast(gates.device.type, enabled=False):
-            # A zero state of one pixel keeps the recurrent weights in the graph (DDP wants every parameter used) at no cost.
+            # A zero state of one pixel keeps the recurrent weights in the graph: DDP wants every parameter used.
             zero = gates.new_zeros(1, self.directions, self.hidden, 1, 1)
             hidden, memory = cell(gates + hidden_gates(zero, self.recurrent), zero)
             for _ in range(self.repeats - 1):
                 hidden, memory = cell(gates + hidden_gates(hidden, self.recurrent), memory)
         return hidden
 
-    def _remember(
-        self, gates: Float[Tensor, "N D G h w"], valid: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "N D H h w"]:
+    def _remember(self, gates: Float[Tensor, "N D G h w"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "N D H h w"]:
         (B, T), D = valid.shape, self.directions
         order = self._order(valid)
         clip = torch.arange(B, device=valid.device)[None, :, None]
@@ -181,18 +182,20 @@ class ConvLSTM(TemporalHead):
         into = (clip * T + order) * D + side  # (T, B, D): the row of `gates` read at each step
         back = torch.empty_like(into.flatten())
         back[into.flatten()] = torch.arange(into.numel(), device=valid.device)
-        hidden = scan(_permute(gates.flatten(0, 1), into.flatten(), back).view(T, B, D, *gates.shape[2:]), self.recurrent)
+        hidden = scan(
+            _permute(gates.flatten(0, 1), into.flatten(), back).view(T, B, D, *gates.shape[2:]), self.recurrent
+        )
         hidden = hidden.flatten(0, 2)
         if self.delay:
             rank, last = valid.cumsum(1) - 1, valid.sum(1, keepdim=True) - 1
             late = torch.minimum(rank + self.delay, last).clamp(min=0)
-            chosen = hidden.index_select(0, (late * B + clip[0].T.squeeze(0).view(-1, 1)).flatten())
+            chosen = hidden.index_select(0, (late * B + clip.view(B, 1)).flatten())
         else:
             chosen = _permute(hidden, back, into.flatten())
         return chosen.view(B * T, D, *hidden.shape[1:])
 
     def _order(self, valid: Bool[Tensor, "B T"]) -> Int[Tensor, "T B D"]:
-        """The frame that each direction reads at each step: valid frames first, then the others, whose results nobody reads."""
+        """The frame that each direction reads at each step: valid frames, then the others, for nobody to use."""
         T = valid.shape[1]
         present = torch.argsort((~valid).to(torch.uint8), dim=1, stable=True)
         count = valid.sum(1, keepdim=True)
@@ -213,15 +216,19 @@ class ConvLSTM(TemporalHead):
         target = self._size(channels, R, H, 2)
         best, found = float("inf"), (H, R)
         # One more hidden channel is 1 to 3% of the parameters: a few reduced channels more or less make up the rest.
-        for reduced in sorted(range(max(1, R - R // 4), R + R // 4 + 1), key=lambda r: abs(r - R)):
-            for hidden in range(H, 3 * H + 2):
-                off = abs(self._size(channels, reduced, hidden, 1) - target) / target
-                if off < best - 1e-12 and best > 0.002:
-                    best, found = off, (hidden, reduced)
+        for reduced in sorted(range(max(1, R // 2), 2 * R + 1), key=lambda r: abs(r - R)):
+            hidden = min(
+                range(max(1, H // 2), 3 * H + 2), key=lambda n: abs(self._size(channels, reduced, n, 1) - target)
+            )
+            off = abs(self._size(channels, reduced, hidden, 1) - target) / target
+            if off < best:
+                best, found = off, (hidden, reduced)
+            if best <= 0.005:
+                break
         if best > 0.01:
             raise BiposeError(
-                f"{type(self).__name__}: no forward head has bilstm's {target} parameters within 1% (closest {best:.1%}); "
-                f"raise hidden {H}"
+                f"{type(self).__name__}: no forward head has bilstm's {target} parameters within 1% "
+                f"(closest {best:.1%}); raise hidden {H}"
             )
         return found
 

@@ -11,7 +11,7 @@ from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 
 
 class FiLM(ConvLSTM):
-    """Feature-wise modulation (Perez et al. 2018): output = features * (1 + gamma) + beta, both from an LSTM over mean features.
+    """Feature-wise modulation (Perez et al. 2018): features * (1 + gamma) + beta, from an LSTM over mean features.
 
     gamma and beta start at zero. The arguments are those of `ConvLSTM`, whose kernel is 1 here.
     """
@@ -40,7 +40,8 @@ class FiLM(ConvLSTM):
 
     def _write(self, features: Float[Tensor, "N C h w"], hidden: Float[Tensor, "N D*H 1 1"]) -> Tensor:
         gamma, beta = self.output(self.dropout(hidden)).to(features.dtype).chunk(2, dim=1)
-        return features * (1 + gamma) + beta
+        written: Tensor = features * (1 + gamma) + beta
+        return written
 
 
 __all__ = ["FiLM"]

@@ -1,8 +1,9 @@
 """The ConvLSTM recurrence itself, written so that a laptop can train it.
 
-Shi et al. 2015 without peepholes. The input convolution of all frames is one call made by the caller; here only the hidden
-convolution runs in the time loop, both directions as groups of one convolution. The backward pass is written out: the local
-derivatives of all gates are computed for all frames at once and the weights' gradient is one convolution over the whole clip,
+Shi et al. 2015 without peepholes. The input convolution of all frames is one call made by the caller; here only the
+hidden convolution runs in the time loop, both directions as groups of one convolution. The backward pass is written
+out: the local derivatives of all gates are computed for all frames at once and the weights' gradient is one
+    convolution over the whole clip,
 which is two to three times faster than autograd through the loop.
 """
 
@@ -11,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
 
 def cell(
@@ -43,7 +44,7 @@ class _Scan(torch.autograd.Function):
         for t in range(T):
             a = active[t]
             if t:
-                torch.add(gates[t], F.conv2d(hidden[t], grouped, padding=k // 2, groups=D).view_as(a), out=a)
+                torch.add(gates[t], functional.conv2d(hidden[t], grouped, padding=k // 2, groups=D).view_as(a), out=a)
             else:
                 a.copy_(gates[t])
             a[:, :, : 3 * H].sigmoid_()
@@ -81,9 +82,9 @@ class _Scan(torch.autograd.Function):
             torch.mul(slope[:, :, 2], d_hidden, out=d[:, :, 2])
             if t:
                 d_memory.mul_(f[t])
-                back = F.conv2d(d_gates[t].view(B, D * G, h, w), transposed, padding=k // 2, groups=D)
+                back = functional.conv2d(d_gates[t].view(B, D * G, h, w), transposed, padding=k // 2, groups=D)
                 d_hidden = grad[t - 1] + back.view(B, D, H, h, w)
-        d_weight = torch.nn.grad.conv2d_weight(
+        d_weight = conv2d_weight(  # type: ignore[no-untyped-call]
             hidden[:-1].reshape(T * B, D * H, h, w),
             (D * G, H, k, k),
             d_gates.view(T * B, D * G, h, w),
@@ -93,9 +94,7 @@ class _Scan(torch.autograd.Function):
         return d_gates, d_weight.view_as(weight)
 
 
-def scan(
-    gates: Float[Tensor, "T B D G h w"], weight: Float[Tensor, "D G H k k"]
-) -> Float[Tensor, "T B D H h w"]:
+def scan(gates: Float[Tensor, "T B D G h w"], weight: Float[Tensor, "D G H k k"]) -> Float[Tensor, "T B D H h w"]:
     """Runs D independent ConvLSTMs from zero states over T frames.
 
     Args:
@@ -110,8 +109,8 @@ def scan(
         if not torch.compiler.is_compiling():
             scanned: Tensor = _Scan.apply(gates, weight)
             return scanned
-        T, B, D, G, h, w = gates.shape
-        H, k = weight.shape[2], weight.shape[3]
+        T, B, D, _, h, w = gates.shape
+        H = weight.shape[2]
         hidden = memory = gates.new_zeros(B, D, H, h, w)
         out = []
         for t in range(T):
@@ -121,14 +120,12 @@ def scan(
         return torch.stack(out)
 
 
-def hidden_gates(
-    hidden: Float[Tensor, "B D H h w"], weight: Float[Tensor, "D G H k k"]
-) -> Float[Tensor, "B D G h w"]:
+def hidden_gates(hidden: Float[Tensor, "B D H h w"], weight: Float[Tensor, "D G H k k"]) -> Float[Tensor, "B D G h w"]:
     """What the hidden states add to the gates."""
     B, D, H, h, w = hidden.shape
     k = weight.shape[-1]
     grouped = weight.reshape(-1, H, k, k).to(hidden.dtype)
-    added = F.conv2d(hidden.reshape(B, D * H, h, w), grouped, padding=k // 2, groups=D)
+    added = functional.conv2d(hidden.reshape(B, D * H, h, w), grouped, padding=k // 2, groups=D)
     return added.view(B, D, -1, h, w)
 
 

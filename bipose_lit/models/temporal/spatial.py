@@ -1,11 +1,10 @@
-"""LSTMs over the rows and columns of one map: the only reading of "BiLSTM on feature maps" that exists on still images."""
+"""LSTMs over the rows and columns of one map: the reading of "BiLSTM on feature maps" that exists on still images."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from bipose_lit.types import FeatureSpec
 
 
 class SpatialLSTM(TemporalHead):
-    """LSTMs that sweep each map along x and along y (ReNet, Visin et al. 2015), in a residual branch that starts at zero.
+    """LSTMs that sweep each map along x and y (ReNet, Visin et al. 2015), in a residual branch that starts at zero.
 
     No frame sees another, so the head is causal and works on stills.
 
@@ -65,7 +64,8 @@ class SpatialLSTM(TemporalHead):
         gates = gates.unflatten(1, (2, self.directions, 4 * self.hidden))
         along_x = self._sweep(gates[:, 0], self.recurrent[0])
         along_y = self._sweep(gates[:, 1].transpose(-1, -2), self.recurrent[1]).transpose(-1, -2)
-        return features + self.output(torch.cat([along_x, along_y], dim=1)).to(features.dtype)
+        written: Tensor = features + self.output(torch.cat([along_x, along_y], dim=1)).to(features.dtype)
+        return written
 
     def _sweep(
         self, gates: Float[Tensor, "N D G h w"], weight: Float[Tensor, "D G H 1 1"]

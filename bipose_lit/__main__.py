@@ -1,0 +1,310 @@
+"""The `bipose` command: a thin front that imports what a sub-command needs when it is called, so that help comes at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bipose_lit import __version__
+from bipose_lit.types import BiposeError
+
+LIGHTNING = {
+    "fit": "train one model (LightningCLI: -c FILE ..., --help for all options)",
+    "validate": "score a model on the validation split",
+    "test": "score a model on the test split",
+    "predict": "predict joints",
+}
+TRACEBACK = "BIPOSE_TRACEBACK"
+HIDDEN = "run-one"
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes end with one line that says what may have been meant, and status 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def options(self) -> list[str]:
+        """Option names of this command."""
+        return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one line and exits with 2."""
+        choice = re.match(r"argument .*: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if choice:
+            known = [name for name in re.findall(r"[\w-]+", choice[2]) if name != HIDDEN]
+            message = f"there is no '{choice[1]}'{_near(choice[1], known)}; it is one of: {', '.join(known)}"
+        elif unknown:
+            word = unknown[1].split("=")[0]
+            message = f"unknown option {word}{_near(word, self.options())}"
+        print(f"bipose: error: {message} ('{self.prog} --help' tells more)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit status: 0 good, 1 failed, 2 misused, 130 and 143 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in LIGHTNING:
+            return _lightning(arguments)
+        parser, leaves = make_parser()
+        known, rest = parser.parse_known_args(arguments)
+        if rest:
+            leaves.get(getattr(known, "leaf", ""), parser).error(f"unrecognized arguments: {rest[0]}")
+        return int(known.run(known) or 0)
+    except BiposeError as error:
+        return _complain(" ".join(str(error).split()), error)
+    except KeyboardInterrupt:
+        print("bipose: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `bipose ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        return _complain(f"unexpected {text} (set {TRACEBACK}=1 to see where)", error)
+
+
+def _complain(line: str, error: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"bipose: error: {line}", file=sys.stderr)
+    return 1
+
+
+def _lightning(arguments: list[str]) -> int:
+    from bipose_lit.cli import main as lightning_main
+
+    try:
+        lightning_main(arguments)
+    except SystemExit as stop:  # --help, --print_config, and the parser's own errors
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    return 0
+
+
+def make_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of all commands, and the parser of each command by name."""
+    parser = Parser(prog="bipose", description="Human pose estimation experiments in stills and video.")
+    parser.add_argument("--version", action="version", version=f"bipose {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    leaves: dict[str, Parser] = {}
+
+    def leaf(group: Any, name: str, run: Callable[[argparse.Namespace], int], about: str, **options: Any) -> Parser:
+        made: Parser = group.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", **options)
+        made.set_defaults(run=run, leaf=made.prog)
+        leaves[made.prog] = made
+        return made
+
+    for name, about in LIGHTNING.items():
+        commands.add_parser(name, help=about, add_help=False)
+    _add_ablate(leaf(commands, "ablate", _ablate, "run or resume an ablation, then report"))
+    report = leaf(commands, "report", _report, "write report.html, table.md and summary.csv from result files")
+    report.add_argument("folder", type=Path, metavar="DIR", help="folder of one ablation (OUT/NAME)")
+    data = commands.add_parser(
+        "data", help="make a synthetic data set, look at data", description="Make or look at data."
+    )
+    _add_data(data.add_subparsers(dest="action", required=True, metavar="ACTION"), leaf)
+    leaf(commands, "doctor", _doctor, "what is installed, reachable, missing, and what to do")
+    one = leaf(commands, HIDDEN, _run_one, "one run of an ablation (started by 'ablate')")
+    commands._choices_actions = [a for a in commands._choices_actions if a.dest != HIDDEN]  # not for people
+    one.add_argument("spec", type=Path)
+    one.add_argument("--events", type=int, default=-1)
+    one.add_argument("--parent", type=int, default=0)
+    one.add_argument("--prepare", action="store_true")
+    return parser, leaves
+
+
+def _add_ablate(parser: Parser) -> None:
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="YAML file that asks the question")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="runs side by side (default: what cores or GPUs carry)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all ablations (default: runs)"
+    )
+    parser.add_argument("--plan", action="store_true", help="print runs, states, time and disk space, and end")
+    parser.add_argument(
+        "--seeds", type=_seeds, metavar="K|A,B,..", help="number of seeds, or a list, instead of the manifest's"
+    )
+    parser.add_argument("--arms", type=_names, metavar="A,B,..", help="only these arms")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="options",
+        help="an option over every arm; may repeat",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="repeat finished runs whose configuration has changed since"
+    )
+    parser.add_argument("--no-wandb", action="store_true", help="do not mirror the results to W&B")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="the queue: a journal file or sqlite:///..., postgresql://... (default: in DIR)",
+    )
+
+
+def _add_data(group: Any, leaf: Callable[..., Parser]) -> None:
+    make = leaf(group, "make", _data_make, "write the synthetic data set in the official formats")
+    make.add_argument("--root", type=Path, required=True, metavar="DIR", help="where to")
+    make.add_argument("--clips", type=_counts, metavar="train=N,val=N,test=N", help="clips per split")
+    make.add_argument("--frames", type=int, metavar="T", help="frames per clip")
+    make.add_argument("--seed", type=int, metavar="K", help="the set is a function of its options and this number")
+    make.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as cores)")
+    make.add_argument("--motion", type=Path, nargs="+", metavar="FILE.bvh", help="captured motion to draw from as well")
+    make.add_argument("--formats", type=_names, metavar="A,B,..", help="official formats to write")
+    show = leaf(group, "show", _data_show, "a picture of clips with their labels")
+    show.add_argument("name", metavar="NAME", help="format of the data, e.g. penn or jhmdb")
+    show.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
+    show.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
+    spectra = leaf(group, "spectra", _data_spectra, "speeds of the synthetic motion beside captured motion")
+    spectra.add_argument("--motion", type=Path, nargs="+", required=True, metavar="FILE.bvh", help="captured motion")
+
+
+def _seeds(text: str) -> int | list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",") if part]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of seeds (5) nor a list (0,1,2)")
+    return numbers if "," in text else numbers[0]
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _counts(text: str) -> dict[str, int]:
+    found = re.fullmatch(r"(train|val|test)=\d+(,(train|val|test)=\d+)*", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}' is not like train=96,val=24,test=48")
+    return {part.split("=")[0]: int(part.split("=")[1]) for part in text.split(",")}
+
+
+def _one_thread() -> None:
+    """Before the first import of a numerical library: a parent that forks must not have threads."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    _one_thread()
+    from bipose_lit.ablation.backend import Backend
+    from bipose_lit.ablation.engine import ablate
+
+    return ablate(
+        args.manifest,
+        workers=args.workers,
+        storage=args.storage,
+        out=args.out,
+        plan_only=args.plan,
+        seeds=args.seeds,
+        arms=args.arms,
+        options=args.options,
+        wandb=not args.no_wandb,
+        fresh=args.fresh,
+        backend=Backend(report=report_folder),
+    )
+
+
+def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[str, Any] | None) -> tuple[Path, str]:
+    """Builds the report of one ablation; with pictures if the data of `config` can be read.
+
+    Returns:
+        The page and the tables as text for a terminal.
+
+    Raises:
+        BiposeError: no finished run.
+    """
+    import io
+
+    from rich.console import Console
+
+    from bipose_lit.report.build import build_report, tracks_by_clip
+
+    frames = train = None
+    note = ""
+    if config is not None:
+        from bipose_lit.cli import build
+
+        try:
+            data = build(config)[1]
+            frames, train = tracks_by_clip(data.index("test").tracks), data.index("train").tracks
+        except BiposeError as error:
+            note = f"no pictures in the report: {error}\n"
+    built = build_report(folder, manifest, frames, train)
+    terminal = sys.stdout.isatty()
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else 160)
+    built.show(console)
+    assert isinstance(console.file, io.StringIO)
+    return built.page, console.file.getvalue() + note
+
+
+def _report(args: argparse.Namespace) -> int:
+    import json
+
+    from bipose_lit.store import SPEC
+
+    specs = sorted(args.folder.glob(f"*/seed*/{SPEC}"))
+    config = json.loads(specs[0].read_text())["config"] if specs else None
+    print(report_folder(args.folder, None, config)[1].rstrip())
+    return 0
+
+
+def _data_make(args: argparse.Namespace) -> int:
+    from bipose_lit.datasets.commands import make
+
+    given = {k: getattr(args, k) for k in ("clips", "frames", "seed", "workers", "motion", "formats")}
+    make(args.root, **{k: v for k, v in given.items() if v is not None})
+    return 0
+
+
+def _data_show(args: argparse.Namespace) -> int:
+    from bipose_lit.datasets.commands import show
+
+    show(args.name, args.root, args.out)
+    return 0
+
+
+def _data_spectra(args: argparse.Namespace) -> int:
+    from bipose_lit.datasets.commands import spectra
+
+    spectra(args.motion)
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from bipose_lit.doctor import main as doctor
+
+    return doctor()
+
+
+def _run_one(args: argparse.Namespace) -> int:
+    from bipose_lit.ablation.worker import run_one
+
+    run_one(args.spec, args.events, args.parent, args.prepare)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

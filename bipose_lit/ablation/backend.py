@@ -1,0 +1,89 @@
+"""What the engine asks of the rest of the suite, as functions that tests replace. The defaults import lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bipose_lit.store import RunResult, RunSpec
+
+Progress = Callable[[int, int, str], None]
+Report = Callable[[int, int, Mapping[str, float]], None]
+
+
+def _warm() -> None:
+    import cv2  # noqa: F401
+
+    import bipose_lit.run  # noqa: F401
+
+
+def _resolve(files: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any]:
+    from bipose_lit.cli import resolve
+
+    return resolve(files, options)
+
+
+def _prepare(config: dict[str, Any], progress: Progress) -> None:
+    from bipose_lit.run import prepare
+
+    prepare(config, progress)
+
+
+def _execute(spec: RunSpec, report: Report) -> RunResult:
+    from bipose_lit.run import execute
+
+    return execute(spec, report)
+
+
+def _fingerprint(config: dict[str, Any]) -> str:
+    from bipose_lit.run import data_fingerprint
+
+    return data_fingerprint(config)
+
+
+def _cache_bytes(config: dict[str, Any]) -> int:
+    from bipose_lit.run import cache_bytes
+
+    return cache_bytes(config)
+
+
+def _make(recipe: Mapping[str, Any], root: Path, workers: int, progress: Progress) -> None:
+    from bipose_lit.datasets.commands import make_if_absent
+
+    make_if_absent(recipe, root, workers, progress)
+
+
+def _mirror(folder: Path, tags: Sequence[str]) -> int:
+    from bipose_lit.tracking import mirror_all
+
+    return len(mirror_all(folder, tags=tags))
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The suite as the engine sees it.
+
+    Attributes:
+        warm: imports what runs need, and does nothing else; called in the parent before it forks.
+        resolve: configuration files and dotted options to a complete configuration; makes no tensor.
+        prepare: builds what runs of a configuration share; a no-op where it is there.
+        execute: one run; writes result.json last.
+        fingerprint: of the data that a configuration reads, as runs put it into their results.
+        cache_bytes: disk space of the features that runs of a configuration share.
+        make: writes the synthetic data of a recipe into a folder unless they are there.
+        mirror: results to W&B; returns how many.
+        report: tables, figures and report.html of one ablation's folder, given its manifest and one run's configuration;
+            returns the report's path and the text to print. None: no report. (This layer does not know the reports' one.)
+    """
+
+    warm: Callable[[], None] = _warm
+    resolve: Callable[[Sequence[Path], Mapping[str, Any]], dict[str, Any]] = _resolve
+    prepare: Callable[[dict[str, Any], Progress], None] = _prepare
+    execute: Callable[[RunSpec, Report], RunResult] = _execute
+    fingerprint: Callable[[dict[str, Any]], str] = _fingerprint
+    cache_bytes: Callable[[dict[str, Any]], int] = _cache_bytes
+    make: Callable[[Mapping[str, Any], Path, int, Progress], None] = _make
+    mirror: Callable[[Path, Sequence[str]], int] = _mirror
+    report: Callable[[Path, dict[str, Any], dict[str, Any]], tuple[Path, str]] | None = None

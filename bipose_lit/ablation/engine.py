@@ -1,0 +1,440 @@
+"""`bipose ablate`: plans, makes what is missing, keeps workers busy until every run is done, then reports.
+
+This process is the one that forks: it imports, reads files and draws, and nothing else. Making data, preparing features,
+opening the queue and running are children's business. Kill it at any moment and start the same command again: finished
+runs stay, the rest is done anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bipose_lit.ablation.backend import Backend
+from bipose_lit.ablation.manifest import load_manifest, read_seeds, read_yaml
+from bipose_lit.ablation.overview import show_plan
+from bipose_lit.ablation.plan import Plan, data_key, run_seconds, shared_key
+from bipose_lit.ablation.process import (
+    HEARTBEAT,
+    Channel,
+    Child,
+    Lock,
+    call,
+    describe_exit,
+    fork,
+    limit_threads,
+    redirect,
+    stop,
+)
+from bipose_lit.ablation.progress import Progress, make_progress
+from bipose_lit.ablation.worker import Session, count, device_count, fail, gpus, needs_command, prepare_once, work
+from bipose_lit.store import RunSpec, atomic
+from bipose_lit.types import BiposeError
+
+MANIFEST, QUEUE = "manifest.json", "queue.journal"
+RETRY_SECONDS = 2.0
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def ablate(
+    manifest: Path,
+    *,
+    workers: int | None = None,
+    storage: str | None = None,
+    out: Path = Path("runs"),
+    plan_only: bool = False,
+    seeds: Any = None,
+    arms: Sequence[str] | None = None,
+    options: Sequence[str] = (),
+    wandb: bool = True,
+    fresh: bool = False,
+    backend: Backend | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Runs or resumes an ablation, then reports.
+
+    Args:
+        manifest: its file.
+        workers: runs side by side; default: as many as the cores (or GPUs) carry.
+        storage: the queue: a journal file or an SQLAlchemy URL; default: OUT/NAME/queue.journal. Several machines that see the
+            same OUT share the work when each is given the same.
+        out: folder of all ablations.
+        plan_only: print the plan and end.
+        seeds: instead of the manifest's: a count or a list.
+        arms: only these.
+        options: "KEY=VALUE", dotted options over every arm.
+        wandb: mirror the results to W&B.
+        fresh: repeat finished runs whose configuration has changed since.
+        backend: the suite's functions.
+        progress: the display.
+
+    Returns:
+        0 if all runs are finished, 1 if some failed, 130 or 143 if interrupted.
+
+    Raises:
+        BiposeError: the manifest, a configuration, the data or the queue is not usable.
+    """
+    backend = backend or Backend()
+    progress = progress or make_progress()
+    scratch = Path(tempfile.mkdtemp(prefix="bipose-"))
+    try:
+        with _signals():
+            asked = load_manifest(manifest)
+            if seeds is not None:
+                asked = replace(asked, seeds=read_seeds(seeds))
+                if asked.tune is not None and asked.tune.seed in asked.seeds:
+                    raise BiposeError(f"--seeds: {asked.tune.seed} is the seed of the tuning; choose fresh ones")
+            limit_threads(1)
+            progress.phase("checking the configurations")
+            backend.warm()
+            import bipose_lit.ablation.queue  # noqa: F401 - children inherit it
+
+            plan = Plan(asked, out, backend.resolve, arms, parse_options(options), fresh)
+            engine = Engine(plan, backend, progress, storage, workers, scratch)
+            if plan_only:
+                return engine.show_plan()
+            return engine.run(wandb)
+    except Stopped as stopped:
+        progress.close()
+        print(f"bipose: interrupted ({stopped}); the same command goes on where it stopped", file=sys.stderr)
+        return 128 + stopped.number
+    finally:
+        progress.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """ "model.recipe.lr=0.01" and the like, by dotted option.
+
+    Raises:
+        BiposeError: one has no "=".
+    """
+    parsed: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key.strip():
+            raise BiposeError(f"--set {option}: write KEY=VALUE, e.g. --set trainer.max_steps=100")
+        parsed[key.strip().removeprefix("--")] = read_yaml(value)
+    return parsed
+
+
+class Engine:
+    """One start of an ablation in the parent process."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        backend: Backend,
+        progress: Progress,
+        storage: str | None,
+        workers: int | None,
+        scratch: Path,
+    ) -> None:
+        self.plan, self.backend, self.progress = plan, backend, progress
+        owner = f"{os.uname().nodename}:{os.getpid()}:{Lock.start_of(os.getpid())}"
+        devices = gpus()
+        configs = [plan.config(arm, {}) for arm in plan.arms]
+        on_gpu = bool(devices) and all(needs_command(c, True) for c in configs)
+        self.session = Session(
+            plan, backend, storage or str(plan.folder / QUEUE), owner, scratch, devices=devices if on_gpu else ()
+        )
+        threads, cores = plan.manifest.threads, _cores()
+        if workers is None:
+            each = max(map(device_count, configs))
+            workers = max(1, len(devices) // each) if on_gpu else max(1, cores // (threads * each))
+        elif workers < 1:
+            raise BiposeError(f"--workers must be at least 1, not {workers}")
+        self.workers = max(1, min(workers, len(plan.tasks)))
+        if not on_gpu and self.workers * threads > cores:
+            progress.line(
+                f"bipose: warning: {self.workers} workers with {threads} threads each on {cores} cores will be slower than "
+                f"--workers {max(1, cores // threads)}"
+            )
+        self.children: list[Child] = []
+
+    def run(self, wandb: bool) -> int:
+        """Everything, in order."""
+        plan = self.plan
+        self.make_data()
+        todo = self.check()
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        with atomic(plan.folder / MANIFEST) as handle:
+            json.dump(plan.manifest.as_dict(), handle, indent=1)
+            handle.write("\n")
+        gc.collect()
+        gc.freeze()  # children share the parent's memory until they write to it; so the collector must not
+        if todo:
+            self.session = replace(self.session, since=call(lambda channel: count(self.session)))
+            self.prepare()
+            self.work_off()
+        if wandb:
+            self.mirror()
+        return self.finish()
+
+    def make_data(self) -> None:
+        recipe = self.plan.manifest.make
+        if recipe is None:
+            return
+        root = data_root(self.plan.config(self.plan.arms[0], {}))
+        self.progress.phase("making data")
+        call(lambda channel: self.backend.make(recipe, root, self.workers, channel.step_text), self._watch)
+
+    def check(self) -> bool:
+        """Compares what is finished with what is asked for; whether anything is left to do."""
+        plan = self.plan
+        self.progress.phase("looking at what is finished")
+        configs: dict[str, dict[str, Any]] = {}
+        for task in plan.tasks.values():
+            state = plan.state(task)
+            if state.name in ("finished", "conflict"):
+                spec = plan.bind(task)
+                if spec is not None:
+                    configs.setdefault(data_key(spec.config), spec.config)
+        for key, config in configs.items():
+            plan.fingerprints[key] = call(partial(self._fingerprint, config), self._watch)
+        plan.check()
+        return any(plan.state(task).name != "finished" for task in plan.tasks.values())
+
+    def _fingerprint(self, config: dict[str, Any], channel: Channel) -> str:
+        return self.backend.fingerprint(config)
+
+    def prepare(self) -> None:
+        """Builds the features of all runs that can start now; a mistake ends the ablation here, not in every run."""
+        plan = self.plan
+        specs: dict[str, RunSpec] = {}
+        for task in plan.tasks.values():
+            if plan.state(task).name in ("todo", "failed") and (spec := plan.bind(task)) is not None:
+                specs.setdefault(shared_key(spec), spec)
+        if not specs or plan.manifest.mode != "frozen":
+            return
+        self.progress.phase("features")
+
+        def body(channel: Any) -> None:
+            redirect(plan.folder / "prepare.log")
+            for spec in specs.values():
+                prepare_once(self.session, spec, 0, channel)
+
+        call(body, self._watch)
+
+    def _watch(self, event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            self.progress.step(event["step"], event["total"], event.get("text", ""))
+        self.progress.tick()
+
+    def work_off(self) -> None:
+        """Keeps the workers busy until nothing is left that can be done."""
+        progress, plan = self.progress, self.plan
+        finished = [s.result for t in plan.tasks.values() if (s := plan.state(t)).name == "finished" and s.result]
+        progress.start_runs(len(finished), len(plan.tasks), self.workers, [run_seconds(r) for r in finished])
+        idle: dict[int, float] = {}
+        beat = time.monotonic()
+        waiting_for: list[str] = []
+        try:
+            while True:
+                now = time.monotonic()
+                busy = {child.slot for child in self.children}
+                for slot in range(self.workers):
+                    if slot not in busy and idle.get(slot, 0.0) <= now:
+                        self.start(slot)
+                for child in list(self.children):
+                    ended = child.poll()
+                    self.listen(child)
+                    if not ended:
+                        continue
+                    self.children.remove(child)
+                    child.close()
+                    self.bury(child)
+                    empty = child.info.get("empty")
+                    if empty is None:
+                        idle.clear()  # an ended run may have made others possible
+                        continue
+                    own = {c.info.get("key") for c in self.children}
+                    waiting_for = [key for key in empty["elsewhere"] if key not in own]
+                    idle[child.slot] = now + RETRY_SECONDS if waiting_for else math.inf
+                if not self.children and all(idle.get(s, 0.0) == math.inf for s in range(self.workers)):
+                    break
+                if time.monotonic() - beat > HEARTBEAT:
+                    beat = time.monotonic()
+                    for child in self.children:
+                        if "key" in child.info:
+                            self.session.lock(child.info["key"]).touch()
+                progress.note = f"waiting for {', '.join(waiting_for[:3])} of another process" if waiting_for else ""
+                progress.tick()
+                time.sleep(0.02)
+        finally:
+            stop(self.children)
+            for child in self.children:
+                child.close()
+            self.children.clear()
+
+    def start(self, slot: int) -> None:
+        """Lets a worker take its turn."""
+        session = self.session
+        self.children.append(fork(lambda channel: work(session, slot, channel), slot, tuple(self.children)))
+
+    def listen(self, child: Child) -> None:
+        """Hands a worker's events to the display."""
+        progress, slot = self.progress, child.slot
+        for event in child.events():
+            kind = event["event"]
+            if kind == "taken":
+                child.info["key"] = event["key"]
+                progress.taken(slot, event["key"])
+            elif kind == "step":
+                progress.run_step(slot, event["step"], event["total"], event.get("metrics", {}), event.get("text", ""))
+            elif kind == "phase":
+                progress.run_phase(slot, event["text"])
+            elif kind == "empty":
+                child.info["empty"] = event
+            elif kind == "error":
+                child.info["error"] = event["line"]
+            elif kind == "abort":
+                raise BiposeError(event["line"])
+            elif kind == "ended":
+                child.info["ended"] = True
+                progress.ended(
+                    slot,
+                    event["key"],
+                    event["status"],
+                    event["seconds"] if event["seconds"] is not None else math.nan,
+                    event["value"],
+                    event["error"],
+                    "" if event["key"].startswith("stage1/") else self._value_name(event["key"]),
+                )
+
+    def _value_name(self, key: str) -> str:
+        m = self.plan.manifest
+        return m.tune.metric if m.tune is not None and self.plan.tasks[key].kind == "tune" else m.endpoint
+
+    def bury(self, child: Child) -> None:
+        """A worker that ended without a word: its run failed, unless the result was out already."""
+        if "ended" in child.info or "empty" in child.info:
+            return
+        key = child.info.get("key")
+        line = child.info.get("error") or f"the process {describe_exit(child.code)}"
+        if key is None:  # it could not even look into the queue
+            raise BiposeError(line)
+        task = self.plan.tasks[key]
+        state = self.plan.state(task)
+        if state.name == "finished" and state.result is not None:
+            self.progress.ended(child.slot, key, "finished", run_seconds(state.result), None, "", "")
+            return
+        spec = self.plan.bind(task)
+        if spec is not None:
+            fail(spec, line)
+        self.progress.ended(child.slot, key, "failed", math.nan, None, line, "")
+
+    def mirror(self) -> None:
+        self.progress.phase("mirroring to W&B")
+        folder, tags = self.plan.folder, self.plan.manifest.tags
+
+        def body(channel: Any) -> int:
+            redirect(folder / "wandb.log")
+            return self.backend.mirror(folder, tags)
+
+        try:
+            call(body, self._watch)
+        except BiposeError as error:  # a dashboard out of reach loses nothing: result files are the truth
+            self.progress.line(f"bipose: warning: {error}")
+
+    def finish(self) -> int:
+        """Report, then what failed, line by line."""
+        plan = self.plan
+        self.progress.phase("report")
+        states = {key: plan.state(task) for key, task in plan.tasks.items()}
+        runs = [s for k, s in states.items() if plan.tasks[k].kind == "run"]
+        failed = {k: s.why for k, s in states.items() if s.name == "failed"}
+        blocked = {k: s.why for k, s in states.items() if s.name in ("waiting", "todo", "conflict")}
+        problem = text = ""
+        if self.backend.report is not None and any(s.name == "finished" for s in runs):
+            try:
+                text = call(self._report, self._watch)
+            except BiposeError as error:
+                problem = str(error)
+        self.progress.close()
+        if text:
+            print(text)
+        for key, why in failed.items():
+            print(f"bipose: failed: {key}: {why}", file=sys.stderr)
+        for key, why in blocked.items():
+            print(f"bipose: not run: {key}{': ' if why else ''}{why}", file=sys.stderr)
+        if problem:
+            print(f"bipose: error: report: {problem}", file=sys.stderr)
+        if failed or blocked or problem:
+            if failed or blocked:
+                left = len(failed) + len(blocked)
+                print(
+                    f"bipose: error: {left} of {len(states)} runs are not finished; the same command tries them again",
+                    file=sys.stderr,
+                )
+            return 1
+        return 0
+
+    def _report(self, channel: Channel) -> str:
+        plan = self.plan
+        assert self.backend.report is not None
+        path, text = self.backend.report(plan.folder, plan.manifest.as_dict(), plan.config(plan.arms[0], {}))
+        return f"{text.rstrip()}\n\nreport: {path}".lstrip()
+
+    def show_plan(self) -> int:
+        """Prints what would be done, and what it would take."""
+        self.progress.phase("planning")
+        show_plan(self.session, self.workers, self._watch, self.progress.close)
+        return 0
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end an ablation in good order."""
+
+    def handle(number: int, frame: Any) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):  # once is enough: what follows is cleaning up
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def data_root(config: Mapping[str, Any]) -> Path:
+    """The folder that a configuration's reader reads.
+
+    Raises:
+        BiposeError: it names none.
+    """
+    reader = (config.get("data") or {}).get("reader") or {}
+    root = (reader.get("init_args") or {}).get("root")
+    if not root:
+        raise BiposeError("make: data.reader has no root to write the data to; set data.reader.init_args.root")
+    return Path(root)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+__all__ = ["Engine", "Stopped", "ablate", "parse_options"]

@@ -1,0 +1,361 @@
+"""From a manifest to tasks: every run with its configuration, its hash, what it needs and what is done already."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bipose_lit.ablation import tune
+from bipose_lit.ablation.manifest import Manifest, Overlay, close
+from bipose_lit.store import RESULT, SPEC, UNHASHED, WEIGHTS, RunResult, RunSpec, config_hash, run_folder
+from bipose_lit.types import BiposeError
+
+STAGE1, TUNE = "stage1", "tune"
+WEIGHTS_OPTION = "model.weights"
+SHARED = ("backbone", "size", "joints", "weights", "weights_for")
+"""Options of the model that decide what a frozen backbone's features are."""
+
+Resolve = Callable[[Sequence[Path], Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to be done.
+
+    Attributes:
+        key: "ARM/seedK", also its folder below OUT/NAME.
+        arm: the arm, or "stage1", or "tune/ARM/trialT".
+        seed: the seed.
+        kind: "run", "stage1" or "tune".
+        of: the manifest's arm ("" for stage 1).
+        needs: keys of the tasks that must be finished before.
+        point: options set by tuning, for "tune".
+    """
+
+    key: str
+    arm: str
+    seed: int
+    kind: str
+    of: str = ""
+    needs: tuple[str, ...] = ()
+    point: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a task is.
+
+    Attributes:
+        name: "finished", "failed", "todo", "waiting" (for what it needs), "conflict" (finished otherwise).
+        why: in words.
+        result: what is on disk.
+    """
+
+    name: str
+    why: str = ""
+    result: RunResult | None = None
+
+
+class Plan:
+    """All tasks of a manifest in the order in which they are started: tuning, then seed by seed.
+
+    Reading it touches files only; no tensor is made.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        out: Path,
+        resolve: Resolve,
+        arms: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        for arm in arms or ():
+            if arm not in manifest.arms:
+                raise BiposeError(
+                    f"no arm '{arm}' in {manifest.path}{close(arm, manifest.arms)}; arms: {', '.join(manifest.arms)}"
+                )
+        self.manifest, self.out, self.fresh = manifest, out.resolve(), fresh
+        self.folder = self.out / manifest.name
+        self.arms = tuple(a for a in manifest.arms if not arms or a in arms)
+        self.options = dict(options or {})
+        self.fingerprints: dict[str, str] = {}
+        self._resolve = resolve
+        self._configs: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, str] = {}
+        self._results: dict[str, tuple[tuple[int, int, int], RunResult | None]] = {}
+        if manifest.weights is not None:
+            self.options.setdefault(WEIGHTS_OPTION, str(manifest.weights))
+        self.tasks = {task.key: task for task in self._tasks()}
+        for arm in (*self.arms, *((STAGE1,) if manifest.stage1 == "per_seed" else ())):
+            self.config(arm, {})  # every mistake in a configuration is told before anything starts
+
+    def _tasks(self) -> Iterator[Task]:
+        m = self.manifest
+        per_seed = m.stage1 == "per_seed"
+
+        def stage1(seed: int) -> tuple[str, ...]:
+            return (f"{STAGE1}/seed{seed}",) if per_seed else ()
+
+        tuning: dict[str, tuple[str, ...]] = dict.fromkeys(self.arms, ())
+        if m.tune is not None:
+            if per_seed:
+                yield Task(stage1(m.tune.seed)[0], STAGE1, m.tune.seed, "stage1")
+            points = {arm: tune.points(m.tune, arm) for arm in self.arms}
+            for trial in range(m.tune.trials):
+                for arm in self.arms:
+                    name = f"{TUNE}/{arm}/trial{trial:03d}"
+                    task = Task(
+                        f"{name}/seed{m.tune.seed}",
+                        name,
+                        m.tune.seed,
+                        "tune",
+                        arm,
+                        stage1(m.tune.seed),
+                        points[arm][trial],
+                    )
+                    tuning[arm] += (task.key,)
+                    yield task
+        for seed in m.seeds:
+            if per_seed:
+                yield Task(stage1(seed)[0], STAGE1, seed, "stage1")
+            for arm in self.arms:
+                yield Task(f"{arm}/seed{seed}", arm, seed, "run", arm, stage1(seed) + tuning[arm])
+
+    def config(self, arm: str, point: Mapping[str, Any]) -> dict[str, Any]:
+        """The resolved configuration of an arm (or of "stage1") at a setting; the seed is not in it yet."""
+        key = f"{arm} {sorted(point.items(), key=str)}"
+        if key not in self._configs:
+            m = self.manifest
+            overlays = m.stage1_config if arm == STAGE1 else m.arms[arm]
+            options = {**self.options, **point}
+            if arm == STAGE1:
+                options.pop(WEIGHTS_OPTION, None)
+            with tempfile.TemporaryDirectory(prefix="bipose-") as folder:
+                files = [*m.base, *(_file(o, Path(folder), f"{m.path.stem}-{arm}-{i}") for i, o in enumerate(overlays))]
+                try:
+                    self._configs[key] = self._resolve(files, options)
+                except BiposeError as error:
+                    raise BiposeError(f"{m.path}: arm {arm}: {error}") from error
+        return copy.deepcopy(self._configs[key])
+
+    def result(self, task: Task) -> RunResult | None:
+        """What a task left, read again only when the file has changed."""
+        folder = self.run_folder(task)
+        try:
+            stat = (folder / RESULT).stat()
+        except FileNotFoundError:
+            return None
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if self._results.get(task.key, (None, None))[0] != stamp:
+            self._results[task.key] = (stamp, RunResult.load(folder))
+        return self._results[task.key][1]
+
+    def run_folder(self, task: Task) -> Path:
+        return run_folder(self.out, self.manifest.name, task.arm, task.seed)
+
+    def bind(self, task: Task) -> RunSpec | None:
+        """The run with its final configuration; None while something it needs is not finished.
+
+        Raises:
+            BiposeError: weights that are not there, or a tuning without a usable trial.
+        """
+        done: dict[str, RunResult] = {}
+        for key in task.needs:
+            state = self.state(self.tasks[key])
+            if state.name != "finished" or state.result is None:
+                return None
+            done[key] = state.result
+        config = self._tuned(task, done)
+        replaced: dict[str, str] = {}
+        first = f"{STAGE1}/seed{task.seed}"
+        model = config.get("model")
+        if first in done and isinstance(model, dict):
+            model["weights"] = str(self.run_folder(self.tasks[first]) / WEIGHTS)
+            replaced[WEIGHTS_OPTION] = f"stage1 {done[first].weights_hash or done[first].config_hash}"
+        elif isinstance(model, dict) and model.get("weights"):
+            replaced[WEIGHTS_OPTION] = self._file_hash(str(model["weights"]))
+        config["seed_everything"] = task.seed
+        m = self.manifest
+        return RunSpec(
+            name=m.name,
+            arm=task.arm,
+            seed=task.seed,
+            folder=self.run_folder(task),
+            config=config,
+            threads=m.threads,
+            question=m.question,
+            tags=(m.mode, *((task.kind,) if task.kind != "run" else ()), *(("trial",) if m.trial else ()), *m.tags),
+            config_hash=config_hash({**config, "threads": m.threads}, replaced),
+            score=("val", "test") if task.kind == "run" else ("val",),
+        )
+
+    def _tuned(self, task: Task, done: Mapping[str, RunResult]) -> dict[str, Any]:
+        m = self.manifest
+        if task.kind == "stage1":
+            return self.config(STAGE1, {})
+        if task.kind == "run" and m.tune is not None:
+            return self.config(task.of, self.best(task.of, done)[1])
+        return self.config(task.of, task.point)
+
+    def best(self, arm: str, done: Mapping[str, RunResult]) -> tuple[int, dict[str, Any]]:
+        """The trial that won an arm's tuning and its setting.
+
+        Raises:
+            BiposeError: the metric is missing or never a number.
+        """
+        t = self.manifest.tune
+        assert t is not None
+        trials = [task for task in self.tasks.values() if task.kind == "tune" and task.of == arm]
+        scores = [done[task.key].metrics for task in trials]
+        values = [metrics[tune.find_metric(metrics, t.metric, "val")] for metrics in scores]
+        index = tune.best(t, values)
+        return index, dict(trials[index].point)
+
+    def _file_hash(self, name: str) -> str:
+        if name not in self._files:
+            path = Path(name)
+            if not path.is_file():
+                raise BiposeError(
+                    f"weights {path} not found; give the file in 'weights' of {self.manifest.path} or make it"
+                )
+            with path.open("rb") as handle:
+                self._files[name] = hashlib.file_digest(handle, "sha256").hexdigest()
+        return self._files[name]
+
+    def state(self, task: Task) -> State:
+        """How far a task is, from the files on disk."""
+        result = self.result(task)
+        spec = self.bind(task)
+        if spec is None:
+            return State(
+                "waiting", "for " + ", ".join(k for k in task.needs if self.state_name(k) != "finished"), result
+            )
+        if result is None:
+            return State("todo")
+        if result.status != "finished":
+            return State("failed", result.error, result)
+        if result.config_hash != spec.config_hash:
+            why = f"was made with another configuration{_difference(spec)}"
+        elif (known := self.fingerprints.get(data_key(spec.config))) and known != result.data_fingerprint:
+            why = "was made from other data: files have changed since"
+        else:
+            return State("finished", "", result)
+        return State("todo", why) if self.fresh else State("conflict", why, result)
+
+    def state_name(self, key: str) -> str:
+        return self.state(self.tasks[key]).name
+
+    def check(self) -> None:
+        """Finished runs must be what the manifest asks for now.
+
+        Raises:
+            BiposeError: one is not; says which, what differs, and what to do.
+        """
+        wrong = [(task, state) for task in self.tasks.values() if (state := self.state(task)).name == "conflict"]
+        if wrong:
+            task, state = wrong[0]
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise BiposeError(
+                f"{self.run_folder(task)} {state.why}{more}; give another --out, another name in {self.manifest.path}, "
+                "or --fresh to repeat these runs"
+            )
+
+    def estimate(self, workers: int) -> float:
+        """Seconds that the unfinished runs will take, by measured ones of the same arm, else of any; NaN without."""
+        seconds: dict[str, list[float]] = {}
+        left: list[str] = []
+        for task in self.tasks.values():
+            state = self.state(task)
+            arm = task.of or task.arm
+            if state.name == "finished" and state.result is not None:
+                seconds.setdefault(arm, []).append(run_seconds(state.result))
+            else:
+                left.append(arm)
+        known = [v for values in seconds.values() for v in values if math.isfinite(v)]
+        if not left:
+            return 0.0
+        if not known:
+            return math.nan
+        overall = sum(known) / len(known)
+        each = {arm: sum(v) / len(v) for arm, v in seconds.items() if v and all(map(math.isfinite, v))}
+        return sum(each.get(arm, overall) for arm in left) / max(1, min(workers, len(left)))
+
+
+def run_seconds(result: RunResult) -> float:
+    """Wall time of a finished run."""
+    measured = result.measured
+    return float(measured.get("total_seconds", measured.get("train_seconds", math.nan)))
+
+
+def steps(config: Mapping[str, Any]) -> str:
+    """The length of a run in words, as its Trainer is configured."""
+    trainer = config.get("trainer") or {}
+    if (trainer.get("max_steps") or -1) > 0:
+        return f"{trainer['max_steps']} steps"
+    return f"{trainer['max_epochs']} epochs" if trainer.get("max_epochs") else "?"
+
+
+def data_key(config: Mapping[str, Any]) -> str:
+    """Equal for configurations that read the same data."""
+    return config_hash({"data": config.get("data"), "root": _root(config)})
+
+
+def shared_key(spec: RunSpec) -> str:
+    """Equal for runs that can share cached features."""
+    model = spec.config.get("model") or {}
+    return config_hash(
+        {"data": spec.config.get("data"), "model": {k: model.get(k) for k in SHARED}, "root": _root(spec.config)}
+    )
+
+
+def _root(config: Mapping[str, Any]) -> str:
+    data = config.get("data")
+    return os.path.abspath(str(data["root"])) if isinstance(data, Mapping) and data.get("root") else ""
+
+
+def _file(overlay: Overlay, folder: Path, name: str) -> Path:
+    if isinstance(overlay, Path):
+        return overlay
+    path = folder / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(overlay), sort_keys=False))
+    return path
+
+
+def _difference(spec: RunSpec) -> str:
+    """The first option in which a run on disk differs from what is asked for now, in words."""
+    try:
+        before = RunSpec.load(spec.folder / SPEC)
+    except BiposeError:
+        return ""
+    old, new = (
+        dict(_flat({**before.config, "threads": before.threads})),
+        dict(_flat({**spec.config, "threads": spec.threads})),
+    )
+    changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    changed = [k for k in changed if k not in UNHASHED and k != WEIGHTS_OPTION]
+    if not changed:
+        return " (the weights it starts from have changed)"
+    key = changed[0]
+    return (
+        f" ({key}: {old.get(key)} there, {new.get(key)} now{f'; {len(changed) - 1} more' if len(changed) > 1 else ''})"
+    )
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

@@ -1,0 +1,185 @@
+"""The queue of runs as an Optuna study: durable, shared by workers of several machines, shown by optuna-dashboard.
+
+Result files are the truth; the queue says who does what now. Every access happens in a process of its own that opens
+the storage and closes it again, under one file lock, so a parent that forks never holds a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from bipose_lit.ablation.process import Lock
+from bipose_lit.types import BiposeError
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attempt at a task.
+
+    Attributes:
+        number: of the Optuna trial.
+        key: of the task.
+        state: "waiting", "running", "done" or "failed".
+        owner: the engine that took it, as `engine_id` names it.
+        reaped: failed because its process was gone, not because the run failed.
+    """
+
+    number: int
+    key: str
+    state: str
+    owner: str = ""
+    reaped: bool = False
+
+
+def engine_id() -> str:
+    """Names this process: host, pid, and its start, since pids come again."""
+    return f"{socket.gethostname()}:{os.getpid()}:{Lock.start_of(os.getpid())}"
+
+
+class _KernelLock:
+    """The journal's lock by flock: a killed holder leaves none behind, and its torn last line is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._journal = path
+        self._lock = Lock(path.with_name(path.name + ".flock"))
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        with self._journal.open("rb+") as handle:
+            size = handle.seek(0, os.SEEK_END)
+            if size:
+                handle.seek(size - 1)
+                if handle.read(1) != b"\n":
+                    handle.seek(0)
+                    handle.truncate(handle.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+class Queue:
+    """The study OUT/NAME's runs are queued in.
+
+    Args:
+        url: storage: a path (journal file) or an SQLAlchemy URL.
+        name: of the study.
+
+    Raises:
+        BiposeError: the storage cannot be opened.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self.storage = _open(url)
+                self.study = optuna.create_study(
+                    storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
+                )
+            except Exception as error:  # optuna, SQLAlchemy and drivers each have their own kinds
+                reason = (str(error).splitlines() or [""])[0]
+                raise BiposeError(
+                    f"cannot open the queue {url}: {type(error).__name__}: {reason}; give another --storage, or "
+                    "delete a damaged queue file (finished runs are kept in their folders)"
+                ) from error
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if isinstance(self.storage, RDBStorage):
+            self.storage.remove_session()
+            self.storage.engine.dispose()
+
+    def entries(self) -> list[Entry]:
+        """All attempts, oldest first."""
+        names = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "done"}
+        return [
+            Entry(
+                t.number,
+                str(t.user_attrs.get("key", "")),
+                names.get(t.state, "failed"),
+                str(t.user_attrs.get("owner", "")),
+                bool(t.user_attrs.get("reaped", False)),
+            )
+            for t in self.study.get_trials(deepcopy=False)
+        ]
+
+    def put(self, key: str, **attributes: Any) -> None:
+        """Adds an attempt at a task."""
+        self.study.enqueue_trial({}, user_attrs={"key": key, **attributes})
+
+    def take(self, order: Sequence[str], owner: str) -> Entry | None:
+        """The waiting attempt at the first possible of these tasks, now running; None if none of them waits."""
+        place = {key: i for i, key in enumerate(order)}
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        mine = [t for t in waiting if t.user_attrs.get("key") in place]
+        for trial in sorted(mine, key=lambda t: (place[t.user_attrs["key"]], t.number)):
+            if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                self.storage.set_trial_user_attr(trial._trial_id, "owner", owner)
+                return Entry(trial.number, str(trial.user_attrs["key"]), "running", owner)
+        return None
+
+    def tell(self, number: int, value: float | None, reaped: bool = False, **attributes: Any) -> None:
+        """Ends an attempt: done with the endpoint's value, failed with None. What has ended stays as it is."""
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if trial.state.is_finished():
+            return
+        for key, attribute in {**attributes, **({"reaped": True} if reaped else {})}.items():
+            self.storage.set_trial_user_attr(trial._trial_id, key, attribute)
+        if trial.state == TrialState.WAITING:
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        if value is None or value != value:
+            self.study.tell(number, state=TrialState.FAIL)
+        else:
+            self.study.tell(number, value)
+
+    def record(
+        self, arm: str, trial: int, point: Mapping[str, Any], space: Mapping[str, Any], value: float, maximize: bool
+    ) -> None:
+        """Shows a tuning trial in a study of the arm's own, with its parameters, for dashboards; once."""
+        study = optuna.create_study(
+            storage=self.storage,
+            study_name=f"{self.name}/tune/{arm}",
+            direction="maximize" if maximize else "minimize",
+            load_if_exists=True,
+        )
+        if any(t.user_attrs.get("trial") == trial for t in study.get_trials(deepcopy=False)):
+            return
+        distributions = {key: _distribution(space[key]) for key in point}
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(point), distributions=distributions, value=value, user_attrs={"trial": trial}
+            )
+        )
+
+
+def _open(url: str) -> BaseStorage:
+    if "://" in url:
+        return RDBStorage(url)
+    path = Path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=_KernelLock(path)))  # type: ignore[arg-type]
+
+
+def _distribution(entry: Any) -> BaseDistribution:
+    if isinstance(entry, list):
+        return CategoricalDistribution(entry)
+    kind = IntDistribution if entry.get("int") else FloatDistribution
+    return kind(entry["low"], entry["high"], log=bool(entry.get("log")))

@@ -1,0 +1,245 @@
+"""PoseDataModule: a reader's splits as loaders of `ClipBatch`es.
+
+Batches are a pure function of (seed, epoch, item): the number of workers, processes and resumptions changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as L
+from torch.utils.data import Dataset
+
+from bipose_lit.datasets.clips import ClipCropper, ClipDataset, ClipSampling, check_index, fingerprint
+from bipose_lit.datasets.collate import Collate, Sample
+from bipose_lit.datasets.index import PoseIndex, Reader
+from bipose_lit.datasets.loader import ClipLoader
+from bipose_lit.datasets.pixel import Occluders, Pixels
+from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler
+from bipose_lit.datasets.transforms import Augmentation
+from bipose_lit.feature_cache import CachedClips, Extractor, FeatureCache
+from bipose_lit.skeletons import Skeleton
+from bipose_lit.types import BiposeError
+
+SPLITS = ("train", "val", "test")
+
+
+class PoseDataModule(L.LightningDataModule):
+    """Training, validation and test batches.
+
+    Args:
+        reader: the data set; any class with a `skeleton` and `index(split)`.
+        train_reader: another data set to train on, with the same skeleton; null for `reader`.
+        size: width and height of the crops in pixels.
+        padding: factor on the boxes.
+        clips: which frames make a sample.
+        augmentation: of training, drawn once per clip; null for none.
+        pixels: pixel augmentation of training; null for none.
+        occluders: occluders pasted into training clips; null for none.
+        supervise: share of each training clip's frames that the loss reads, drawn per step, equal for all models; null for all.
+        batch_size: clips per process and training step.
+        eval_batch_size: clips per process and evaluation step; null for `batch_size`.
+        num_workers: loader processes; 0 reads in the training process, as the feature cache always does.
+        seed: of windows, views, order and supervision.
+        cache: keep the frozen backbone's features on disk; null to compute them from pixels in every step.
+        pin_memory: page-locked batches, for a GPU.
+
+    Attributes:
+        extractor: the network whose features are cached; the trainer's model's `network` where not set.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        train_reader: Reader | None = None,
+        size: tuple[int, int] = (128, 128),
+        padding: float = 1.25,
+        clips: ClipSampling | None = None,
+        augmentation: Augmentation | None = None,
+        pixels: Pixels | None = None,
+        occluders: Occluders | None = None,
+        supervise: float | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache: FeatureCache | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or (eval_batch_size or 1) < 1 or num_workers < 0 or seed < 0 or padding <= 0 or min(size) < 1:
+            raise BiposeError("data: batch sizes, size and padding are positive, num_workers and seed not negative")
+        self.reader, self.train_reader = reader, train_reader or reader
+        if self.train_reader.skeleton.joints != reader.skeleton.joints:
+            raise BiposeError(
+                f"data: train_reader has the joints of {self.train_reader.skeleton.name}, reader those of "
+                f"{reader.skeleton.name}; training and evaluation need one skeleton"
+            )
+        self.size, self.padding, self.clips = (size[0], size[1]), padding, clips or ClipSampling()
+        self.augmentation, self.pixels, self.occluders = augmentation, pixels, occluders
+        self.supervise, self.seed, self.cache, self.num_workers = supervise, seed, cache, num_workers
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.pin_memory = pin_memory
+        self.extractor: Extractor | None = None
+        self._collate = Collate(self.clips.length, supervise, seed)
+        self._indexes: dict[str, PoseIndex] = {}
+        self._resume: tuple[int, int] | None = None
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Joints of the labels."""
+        return self.reader.skeleton
+
+    @property
+    def num_joints(self) -> int:
+        """K."""
+        return len(self.skeleton)
+
+    def index(self, split: str) -> PoseIndex:
+        """Persons and tracks of "train", "val" or "test"; read once.
+
+        Raises:
+            BiposeError: the reader's own, an index that cannot be used, or a cluster that another split holds too.
+        """
+        if split not in SPLITS:
+            raise BiposeError(f"data: there is no split {split!r}; it is one of {', '.join(SPLITS)}")
+        if split not in self._indexes:
+            index = (self.train_reader if split == "train" else self.reader).index(split)
+            check_index(index)
+            for other in self._indexes.values():
+                check_leak(index, other)
+            self._indexes[split] = index
+        return self._indexes[split]
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 of a split's labels, boxes and files."""
+        return fingerprint(self.index(split))
+
+    def setup(self, stage: str) -> None:
+        """Reads the indexes that a stage needs, so that mistakes show before the first step."""
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
+            self.index(split)
+
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """The samples of a split: from the feature cache where there is one and it has room, else from pixels."""
+        index, train = self.index(split), split == "train"
+        augmentation = self.augmentation if train else None
+        pixels, occluders = (self.pixels, self.occluders) if train else (None, None)
+        views = None
+        if self.cache is not None:
+            if train:
+                views = self.cache.views if augmentation is not None else 1
+            extractor = self.extractor or self._network()
+            entry = self.cache.open(
+                ClipCropper(index, self.size, self.padding, pixels, occluders),
+                extractor,
+                augmentation,
+                self.seed,
+                views if views is not None else 2 if self._flip_test() else 1,
+            )
+            if entry is not None:
+                return CachedClips(index, entry, self.clips, train, augmentation, self.seed)
+        return ClipDataset(
+            index, self.size, self.padding, self.clips, train, augmentation, pixels, occluders, self.seed, views
+        )
+
+    def train_dataloader(self) -> ClipLoader:
+        """Order drawn from (seed, epoch); continues where a checkpoint stopped, in the middle of an epoch too."""
+        dataset = self.dataset("train")
+        rank, world = self._place()
+        sampler = EpochSampler(len(dataset), self.seed, rank, world)  # type: ignore[arg-type]
+        if self._resume is not None:
+            (epoch, batch), self._resume = self._resume, None
+            sampler.resume(epoch, batch * self.batch_size)
+        elif self.trainer is not None:
+            sampler.set_epoch(self.trainer.current_epoch)
+        return self._loader(dataset, sampler, self.batch_size, self._collate)
+
+    def val_dataloader(self) -> ClipLoader:
+        """Every frame of the validation split."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> ClipLoader:
+        """Every frame of the test split."""
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> ClipLoader:
+        """As the test loader."""
+        return self._evaluation("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and batch that training would go on with.
+
+        Lightning (2.6) starts a resumed run's first epoch in the order of epoch 0, and from its start; so the position
+        is kept here and set before the loader is made.
+        """
+        if self.trainer is None:
+            return {}
+        loop = self.trainer.fit_loop
+        epoch: Any = loop.epoch_progress.current
+        batch: Any = loop.epoch_loop.batch_progress
+        if epoch.started <= epoch.processed:  # between epochs
+            return {"epoch": epoch.processed, "batch": 0}
+        if batch.is_last_batch:
+            return {"epoch": epoch.processed + 1, "batch": 0}
+        return {"epoch": epoch.processed, "batch": batch.current.processed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called by Lightning before the training loader is made."""
+        if state_dict:
+            self._resume = (int(state_dict["epoch"]), int(state_dict["batch"]))
+
+    def _evaluation(self, split: str) -> ClipLoader:
+        dataset = self.dataset(split)
+        rank, world = self._place()
+        sampler = EvaluationSampler(len(dataset), self.eval_batch_size, rank, world)  # type: ignore[arg-type]
+        return self._loader(dataset, sampler, self.eval_batch_size, Collate())
+
+    def _loader(
+        self, dataset: Dataset[Sample], sampler: EpochSampler | EvaluationSampler, batch_size: int, collate: Collate
+    ) -> ClipLoader:
+        # Reading from the cache takes about a millisecond; handing it over from a worker takes longer.
+        workers = 0 if isinstance(dataset, CachedClips) else self.num_workers
+        return ClipLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=self.pin_memory,
+            persistent_workers=workers > 0,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _network(self) -> Extractor:
+        network = getattr(getattr(self.trainer, "lightning_module", None), "network", None)
+        if network is None:
+            raise BiposeError(
+                "data.cache needs a network: fit a PoseModule, or set datamodule.extractor to a PoseNetwork"
+            )
+        return network  # type: ignore[no-any-return]
+
+    def _flip_test(self) -> bool:
+        return bool(getattr(getattr(self.trainer, "lightning_module", None), "flip_test", self.extractor is not None))
+
+
+def check_leak(index: PoseIndex, other: PoseIndex) -> None:
+    """Splits are made of whole clusters.
+
+    Raises:
+        BiposeError: two splits of one data set share a cluster (names them).
+    """
+    if index.name.split("/")[0] != other.name.split("/")[0]:
+        return  # two data sets; equal names mean nothing
+    shared = sorted(set(index.clusters) & set(other.clusters))
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        raise BiposeError(
+            f"{index.name} and {other.name} share {', '.join(shared[:3])}{more}: a cluster (one source) belongs to one split; "
+            "mend the split lists"
+        )
+
+
+__all__ = ["PoseDataModule", "check_leak"]

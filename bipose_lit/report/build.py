@@ -1,0 +1,188 @@
+"""`build_report`: one folder of runs in; a table on the terminal, table.md, summary.csv and report.html out."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+
+from bipose_lit.report import html, results, sections, tables
+from bipose_lit.report.analysis import Analysis, analyse
+from bipose_lit.report.load import load_study
+from bipose_lit.report.pictures import Lookup
+from bipose_lit.store import CONFIG, atomic
+from bipose_lit.types import BiposeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PAGE, MARKDOWN, SUMMARY = "report.html", "table.md", "summary.csv"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was built.
+
+    Attributes:
+        analysis: every number.
+        main, cost: the tables.
+        page, markdown, summary: the files.
+    """
+
+    analysis: Analysis
+    main: tables.Table
+    cost: tables.Table
+    page: Path
+    markdown: Path
+    summary: Path
+
+    @property
+    def answers(self) -> list[str]:
+        """One sentence for each named contrast, and one for the assay."""
+        a = self.analysis
+        sentence = "" if a.study.manifest.trial else results.assay_sentence(a)
+        return [*results.answers(a), *([sentence] if sentence else [])]
+
+    def show(self, console: Console | None = None) -> None:
+        """Prints the tables, their footnotes and where the files are."""
+        from rich.console import Console
+
+        console = console or Console()
+        for table in (self.main, self.cost):
+            console.print(tables.to_rich(table))
+        for text in self.answers:
+            console.print(text, style="bold", highlight=False, markup=False)
+        for note in self.main.notes:
+            console.print(f"· {note}", style="dim", highlight=False, markup=False)
+        console.print(f"{self.page}\n{self.markdown}\n{self.summary}", highlight=False, markup=False, soft_wrap=True)
+
+
+def build_report(
+    folder: Path,
+    manifest: Mapping[str, Any] | None = None,
+    frames: Lookup | None = None,
+    train: Iterable[Any] | None = None,
+) -> Report:
+    """Computes and writes the report of one ablation; equal inputs give equal files.
+
+    Args:
+        folder: OUT/NAME with manifest.json and ARM/seedK/.
+        manifest: instead of the file.
+        frames: clip's name -> Track of the test split, for pictures; without it the report says that it has none.
+        train: training tracks; with them (and `frames` being tracks) the mean pose becomes a row, kept in references/.
+
+    Raises:
+        BiposeError: no usable run, a damaged file, a manifest that contradicts itself.
+    """
+    study = load_study(folder, manifest)
+    tracks = list(frames.values()) if frames is not None and train is not None else None
+    analysis = analyse(study, tracks, train)
+    main, cost = results.main_table(analysis), results.cost_table(analysis)
+    report = Report(analysis, main, cost, folder / PAGE, folder / MARKDOWN, folder / SUMMARY)
+    with atomic(report.markdown) as handle:
+        handle.write(_markdown(report))
+    with atomic(report.summary) as handle:
+        handle.write(tables.to_csv(study))
+    with atomic(report.page) as handle:
+        handle.write(_page(report, frames))
+    return report
+
+
+def report_of_run(folder: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Path, str]:
+    """What the engine calls after the runs: builds the report with pictures and returns its page and the text to print.
+
+    Args:
+        folder: OUT/NAME.
+        manifest: as the engine read it.
+        config: one run's resolved configuration, for the reader of its data.
+
+    Raises:
+        BiposeError: see `build_report`; data that cannot be read only cost the pictures.
+    """
+    from rich.console import Console
+
+    frames, train = tracks_of(config)
+    report = build_report(folder, manifest, frames, train)
+    console = Console(file=io.StringIO(), width=max(shutil.get_terminal_size((120, 40)).columns, 100), record=True)
+    report.show(console)
+    return report.page, console.export_text()
+
+
+def tracks_of(config: Mapping[str, Any]) -> tuple[Lookup | None, list[Any] | None]:
+    """Test clips by name and training tracks of the data that a configuration reads; (None, None) where they are gone."""
+    reader = (config.get("data") or {}).get("reader") or {}
+    module, _, name = str(reader.get("class_path", "")).rpartition(".")
+    if not module:
+        return None, None
+    try:
+        made = getattr(importlib.import_module(module), name)(**(reader.get("init_args") or {}))
+        return tracks_by_clip(made.index("test").tracks), list(made.index("train").tracks)
+    except (BiposeError, ImportError, AttributeError, TypeError):
+        return None, None
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The configuration of the first run below OUT/NAME that left one; empty without."""
+    for path in sorted(folder.glob(f"*/seed*/{CONFIG}")):
+        try:
+            data = yaml.safe_load(path.read_text())
+        except yaml.YAMLError:
+            continue
+        if isinstance(data, dict) and data.get("data"):
+            return data
+    return {}
+
+
+def tracks_by_clip(tracks: Iterable[Any]) -> Lookup:
+    """The lookup that `build_report` wants, from an index's tracks."""
+    return cast("Lookup", {track.clip: track for track in tracks})
+
+
+def _markdown(report: Report) -> str:
+    a = report.analysis
+    head = f"## {a.study.manifest.question or a.study.manifest.name}\n\n"
+    said = "".join(f"- {text}\n" for text in report.answers)
+    parts = [head + said, tables.to_markdown(report.main), tables.to_markdown(report.cost)]
+    if a.named or a.others:
+        parts.append(tables.to_markdown(results.contrast_table(a)))
+    if a.assay:
+        parts.append(tables.to_markdown(results.assay_table(a)))
+    return "\n".join(parts)
+
+
+def _page(report: Report, frames: Lookup | None) -> str:
+    a, budget = report.analysis, html.Budget()
+    manifest = a.study.manifest
+    found = [
+        sections.forest(a),
+        sections.table(a),
+        sections.gaps(a),
+        sections.spread(a),
+        sections.latency(a),
+        sections.learning(a),
+        sections.joints(a),
+        sections.regimes(a),
+        sections.clips(a, frames, budget),
+        sections.worst(a, frames, budget),
+        sections.run_facts(a),
+        sections.caveats(a),
+    ]
+    alert = results.TRIAL if manifest.trial else ""
+    badges = [manifest.mode and f"{manifest.mode} features", a.labels.data, f"{len(a.study.seeds)} seeds"]
+    badges += [f"{len(set(a.labels.clusters))} clusters", f"{len(a.arms)} arms"]
+    header = f"<h1>{html.escape(manifest.question or manifest.name)}</h1>"
+    header += f'<p class="question">{html.escape(manifest.name)}</p>' if manifest.question else ""
+    header += '<p class="badges">' + (f'<span class="alert">{alert}</span>' if alert else "")
+    header += "".join(f"<span>{html.escape(b)}</span>" for b in badges if b) + "</p>"
+    header += "".join(f'<p class="answer">{html.escape(text)}</p>' for text in report.answers)
+    if a.study.missing:
+        total = len(a.study.missing) + len(a.study.runs)
+        header += f'<p class="answer warn">{len(a.study.missing)} of {total} runs are missing; see <a href="#run">below</a>.</p>'
+    footer = "Written by bipose from result files alone; nothing in this page is loaded from elsewhere."
+    return html.page(manifest.question or manifest.name, header, found, footer)

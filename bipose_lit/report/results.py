@@ -1,0 +1,348 @@
+"""The words and tables of a report, from its analysis: what came out, at what cost, and under which caveats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bipose_lit.metrics.summary import full_name
+from bipose_lit.report.analysis import REGIMES, Analysis, Scores, labelled, own_level
+from bipose_lit.report.statistics import MIN_SEEDS_VERDICT, Contrast, Verdict
+from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, quantity
+
+TRIAL = "trial, not a verdict"
+
+_TITLES = {"N_hidden": "never seen", "P": "P: seen, then hidden", "F": "F: hidden, then seen", "B": "B: hidden between"}
+
+
+def endpoint_name(a: Analysis) -> str:
+    """The endpoint under its protocol name, e.g. "test/pck@0.1[clip,clip-box]"."""
+    return full_name(a.metric, a.labels)
+
+
+def word(a: Analysis, verdict: Verdict) -> str:
+    """The verdict as printed: a trial has none, and what was not named beforehand is exploratory."""
+    if a.study.manifest.trial:
+        return TRIAL
+    return "exploratory" if verdict.exploratory else verdict.verdict
+
+
+def main_table(a: Analysis) -> Table:
+    """Arms and references by endpoint, differences, visibility and regime."""
+    manifest = a.study.manifest
+    controls = [c for c in dict.fromkeys((manifest.baseline, *(c for _, c in manifest.contrasts))) if c in a.arms]
+    regimes = [r for r in REGIMES if a.labels is not None and _joints(a, r)]
+    judged = {(v.contrast.arm, v.contrast.control): v for v in (*a.named, *a.others)}
+    rows = []
+    for s in (*a.arms.values(), *a.references.values()):
+        cells = [_level(a, s.level())]
+        for control in controls:
+            v = judged.get((s.name, control))
+            keep = v is not None and (control == manifest.baseline or not v.exploratory)
+            cells.append(_difference(a, v) if v is not None and keep else Cell())
+        cells += [Cell(_value(a, s.level(r).estimate)) for r in regimes]
+        cells.append(Cell(number(_mean([sums.mean for sums in s.accel.values()]))))
+        rows.append(Row(s.name, tuple(cells), s.about, s.reference))
+    head = [f"{a.metric}{' %' if a.factor == 100 else ''}", *(f"−\u00a0{c}" for c in controls)]
+    head += [_TITLES.get(r, r) for r in regimes]
+    return Table(
+        f"{manifest.name}: {endpoint_name(a)}", (*head, "accel. error px/f²"), tuple(rows), tuple(footnotes(a))
+    )
+
+
+def cost_table(a: Analysis) -> Table:
+    """What the arms cost: size, arithmetic, time, look-ahead."""
+    rows = []
+    for arm, s in a.arms.items():
+        facts = [run.result.facts for run in a.study.of(arm)]
+        measured = [run.result.measured for run in a.study.of(arm)]
+        look = [f.get("look_ahead_frames", math.nan) for f in facts]
+        ahead = "whole clip" if look and look[0] is None else DASH if look[0] != look[0] else f"{look[0]:g}"
+        rows.append(
+            Row(
+                arm,
+                (
+                    Cell(quantity(_fact(facts, "parameters"))),
+                    Cell(quantity(_fact(facts, "trainable_parameters"))),
+                    Cell(quantity(_fact(facts, "flops_per_frame"))),
+                    Cell(number(_fact(measured, "ms_per_frame"))),
+                    Cell(ahead),
+                    Cell(number(_fact(facts, "steps"), 0)),
+                    Cell(number(_fact(measured, "train_seconds"), 0)),
+                    Cell(number(_fact(measured, "peak_memory_mb"), 0)),
+                ),
+                s.about,
+            )
+        )
+    columns = (
+        "parameters",
+        "trainable",
+        "FLOPs/frame",
+        "ms/frame",
+        "look-ahead, frames",
+        "steps",
+        "training s",
+        "peak MB",
+    )
+    empty = [i for i in range(len(columns)) if all(r.cells[i].main == DASH for r in rows)]
+    kept = [i for i in range(len(columns)) if i not in empty]
+    rows = [Row(r.name, tuple(r.cells[i] for i in kept), r.about) for r in rows]
+    notes = (
+        "Measured times are means over seeds, on the machine that ran them; only ratios within one run are reliable.",
+    )
+    return Table("cost", tuple(columns[i] for i in kept), tuple(rows), notes)
+
+
+def contrast_table(a: Analysis) -> Table:
+    """All comparisons with their p-values; exploratory ones below."""
+    rows = []
+    for v in (*a.named, *a.others):
+        c = v.contrast
+        rows.append(
+            Row(
+                c.name.replace(" - ", " − "),
+                (
+                    Cell(_signed(a, c.estimate), _interval(a, c)),
+                    Cell(f"{v.p:.2g}" if v.p == v.p else DASH),
+                    Cell(f"{v.p_equivalence:.2g}" if v.p_equivalence == v.p_equivalence else DASH),
+                    Cell(number(v.smallest * a.factor)),
+                    Cell(f"{len(c.seeds)} x {len(c.clusters)}"),
+                    Cell(word(a, v)),
+                ),
+                "; ".join(w for w in ("" if v.exploratory else reason(a, v), c.note) if w),
+                v.exploratory,
+            )
+        )
+    columns = (
+        "difference",
+        "p of no difference",
+        "p of beyond the margin",
+        "smallest to be seen",
+        "seeds x clusters",
+        "verdict",
+    )
+    notes = (
+        f"p-values of the {len(a.named)} named contrasts are Holm-corrected; those of exploratory ones are not.",
+        "Smallest to be seen: the true difference that this design finds with a probability of 80%.",
+    )
+    return Table("comparisons", columns, tuple(rows), notes, first="arm − control")
+
+
+def assay_table(a: Analysis) -> Table:
+    """What each regime should show and did."""
+    rows = []
+    for r in a.assay:
+        v = r.verdict
+        outcome = r.outcome if v is None else r.outcome.replace(v.reason, reason(a, v))
+        outcome = TRIAL if a.study.manifest.trial else outcome
+        difference = Cell(_signed(a, v.contrast.estimate), _interval(a, v.contrast)) if v else Cell()
+        rows.append(Row(f"{r.stratum}: {r.arm} − {r.control}", (Cell(r.expect), difference, Cell(outcome))))
+    return Table("assay", ("expected", "difference", "outcome"), tuple(rows), first="regime and comparison")
+
+
+def assay_sentence(a: Analysis) -> str:
+    """Did the assay come out? Empty where there is none."""
+    if not a.assay:
+        return ""
+    passed = sum(r.passed is True for r in a.assay)
+    failed = sum(r.passed is False for r in a.assay)
+    open_ = len(a.assay) - passed - failed
+    text = f"Assay: {passed} of {len(a.assay)} expectations came out"
+    text += f", {failed} did not" if failed else ""
+    text += f", {open_} cannot be told" if open_ else ""
+    return text + "."
+
+
+def answers(a: Analysis) -> list[str]:
+    """One sentence for each named contrast."""
+    found = []
+    for v in a.named:
+        c = v.contrast
+        signed = f"{_signed(a, c.estimate)} {a.unit}{_between(a, c)}"
+        text = {
+            "better": f"{c.arm} beats {c.control}: {signed}; {reason(a, v)}.",
+            "worse": f"{c.arm} falls behind {c.control}: {signed}; {reason(a, v)}.",
+            "equivalent": f"{c.arm} and {c.control} are equivalent: {signed}; {reason(a, v)}.",
+        }.get(v.verdict, f"{c.arm} against {c.control}, {v.verdict}: {signed}; {reason(a, v)}.")
+        found.append(f"{c.arm} minus {c.control}: {signed}; {TRIAL}." if a.study.manifest.trial else text)
+    return found
+
+
+def reason(a: Analysis, v: Verdict) -> str:
+    """Why the verdict is what it is, in the unit of the table."""
+    if v.verdict in ("better", "worse"):
+        p = "p < 0.001" if v.p < 0.001 else f"p = {v.p:.2g}"
+        return p if v.exploratory or len(a.named) < 2 else f"Holm-corrected {p}"
+    if v.verdict == "equivalent":
+        return f"smaller than the margin of ±{_margin(a, v)}" + (", though not zero" if "not zero" in v.reason else "")
+    if v.verdict == "inconclusive":
+        return f"a difference below {v.smallest * a.factor:.2f} would probably have been missed"
+    return v.reason
+
+
+def footnotes(a: Analysis) -> list[str]:
+    """What every table must be read with."""
+    manifest, study, p = a.study.manifest, a.study, a.labels
+    notes = [
+        f"Estimand: arm minus control on {endpoint_name(a)} over all labelled joints, visible and occluded, final weights.",
+        f"{len(study.seeds)} seeds x {len(set(p.clusters))} clusters (independent sources), {len(p.clips)} clips, "
+        f"{len(p.uid)} scored frames, {labelled(p)} labelled joints of {len(p.joint_names)} kinds; seeds and clusters are "
+        "crossed, intervals are 95% over both.",
+    ]
+    if manifest.mode == "frozen":
+        notes.append("Given frozen per-frame features; seeds vary stage 2 only.")
+    if manifest.trial:
+        notes.append(f"A {TRIAL}: this data cannot carry one.")
+    scored = sorted({run.result.scorings.get("test", 0) for run in study.runs.values()})
+    if scored == [0]:
+        notes.append("How often the test split was scored was not recorded.")
+    else:
+        times = "once" if scored == [1] else f"{' or '.join(map(str, scored))} times"
+        notes.append(f"The test split was scored {times} per run.")
+    commits = ", ".join(sorted({run.result.commit[:12] or "unknown" for run in study.runs.values()}))
+    prints = ", ".join(sorted({run.result.data_fingerprint[:12] or "unknown" for run in study.runs.values()}))
+    data = f"Data: {p.data}" + (f" ({manifest.data})" if manifest.data else "") + f", fingerprint {prints}"
+    notes.append(f"{data}; code: commit {commits}.")
+    if a.references:
+        notes.append(
+            "Rows in italics or brackets are references, not arms; oracles read the test labels of visible joints."
+        )
+    if manifest.notes:
+        notes.append(manifest.notes)
+    if study.missing:
+        listed = "; ".join(f"{arm}/seed{seed}: {why}" for arm, seed, why in study.missing[:8])
+        more = f"; and {len(study.missing) - 8} more" if len(study.missing) > 8 else ""
+        notes.append(f"{len(study.missing)} runs are missing: {listed}{more}.")
+    return [*notes, *(n[:1].upper() + n[1:] + "." * (not n.endswith(".")) for n in (*study.notes, *a.notes))]
+
+
+def caveats(a: Analysis) -> list[str]:
+    """What these numbers do not show, said as plainly as the numbers."""
+    manifest, found = a.study.manifest, []
+    if manifest.mode == "frozen":
+        found.append(
+            "The arms read frozen per-frame features. Whether an end-to-end trained network gains as much is another question."
+        )
+    if len(a.study.seeds) < MIN_SEEDS_VERDICT:
+        found.append(f"{len(a.study.seeds)} seeds: too few for a verdict ({MIN_SEEDS_VERDICT} are needed).")
+    kinds = set(a.labels.clusters)
+    found.append(f"Intervals speak of sources like the {len(kinds)} that were tested, not of other kinds of data.")
+    if "synthetic" in a.labels.data:
+        found.append(
+            "Synthetic people: the regimes are known exactly, but pictures and motion are simpler than real ones."
+        )
+    unsure = [r for r in a.assay if r.passed is not True]
+    if unsure and not manifest.trial:
+        found.append(
+            "The assay did not come out everywhere ("
+            + ", ".join(sorted({r.stratum for r in unsure}))
+            + "): differences in "
+            "these regimes must not be read as memory at work."
+        )
+    if not _joints(a, "occluded"):
+        found.append(
+            "No joint is marked as occluded here, so nothing can be said about what memory does for hidden joints."
+        )
+    found.append("Comparisons marked exploratory were not named beforehand and carry no correction for their number.")
+    if a.references:
+        found.append(
+            "A temporal arm that does not clear the filters on the per-frame arm has learned no more than smoothing."
+        )
+    return found
+
+
+def provenance(a: Analysis) -> list[tuple[str, str]]:
+    """Terms and values of "what was run"."""
+    manifest, runs = a.study.manifest, list(a.study.runs.values())
+
+    def every(values: Sequence[Any]) -> str:
+        return ", ".join(dict.fromkeys(str(v) for v in values if v not in ("", None))) or "unknown"
+
+    versions: dict[str, list[str]] = {}
+    for run in runs:
+        for name, value in run.result.versions.items():
+            versions.setdefault(name, []).append(str(value))
+    pairs = [
+        ("ablation", manifest.name),
+        ("mode", manifest.mode or "unknown"),
+        ("stage 1", manifest.stage1),
+        ("arms", ", ".join(a.study.arms)),
+        ("seeds", ", ".join(map(str, a.study.seeds))),
+        ("endpoint", f"{endpoint_name(a)}, margin ±{_margin(a)} {a.unit}"),
+        ("data", f"{a.labels.data} {f'({manifest.data})' if manifest.data else ''}".strip()),
+        ("data fingerprint", every([r.result.data_fingerprint for r in runs])),
+        ("commit", every([r.result.commit for r in runs])),
+        ("threads per run", str(manifest.threads or "")),
+        ("hardware", every([r.result.facts.get("device") or r.result.facts.get("hardware") for r in runs])),
+        ("versions", ", ".join(f"{k} {every(v)}" for k, v in sorted(versions.items()))),
+    ]
+    return [(k, v) for k, v in pairs if v]
+
+
+def _joints(a: Analysis, stratum: str) -> int:
+    sums = next(iter(next(iter(a.arms.values())).sums[stratum].values()))
+    return int(sums.weights.sum())
+
+
+def _level(a: Analysis, c: Contrast) -> Cell:
+    # a symmetric interval can leave the range that a fraction has
+    low, high = (max(c.low, 0.0), min(c.high, 1.0)) if a.factor == 100 and c.low == c.low else (c.low, c.high)
+    return Cell(_value(a, c.estimate), interval(low, high, a.factor, 1 if a.factor == 100 else 2))
+
+
+def _difference(a: Analysis, v: Verdict) -> Cell:
+    return Cell(_signed(a, v.contrast.estimate), _interval(a, v.contrast), word(a, v))
+
+
+def _interval(a: Analysis, c: Contrast) -> str:
+    return interval(c.low, c.high, a.factor, 2, sign=True)
+
+
+def _between(a: Analysis, c: Contrast) -> str:
+    return f" (95% interval {_signed(a, c.low)} to {_signed(a, c.high)})" if math.isfinite(c.low) else ""
+
+
+def _signed(a: Analysis, value: float) -> str:
+    return f"{value * a.factor:+.2f}" if math.isfinite(value) else DASH
+
+
+def _value(a: Analysis, value: float) -> str:
+    return number(value * a.factor, 1 if a.factor == 100 else 2)
+
+
+def _margin(a: Analysis, v: Verdict | None = None) -> str:
+    return f"{(v.margin if v else a.study.manifest.margin) * a.factor:g}"
+
+
+def _fact(rows: Sequence[dict[str, Any]], key: str) -> float:
+    return _mean([float(row[key]) for row in rows if isinstance(row.get(key), int | float)])
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [v for v in values if math.isfinite(v)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
+def joint_table(a: Analysis) -> Table:
+    """The endpoint by joint and arm."""
+    columns = tuple(a.arms)
+    means: dict[str, Scores] = a.arms
+    rows = [
+        Row(joint.replace("_", " "), tuple(Cell(_value(a, _mean(means[arm].joints[joint]))) for arm in columns))
+        for joint in a.labels.joint_names
+    ]
+    return Table(f"{a.metric} by joint", columns, tuple(rows), first="joint")
+
+
+def regime_table(a: Analysis) -> Table:
+    """The endpoint by regime and arm, with intervals and the number of joints."""
+    rows = []
+    for regime in ("all", *REGIMES):
+        n = _joints(a, regime)
+        if n:
+            cells = (_level(a, own_level(s.sums[regime])) for s in a.arms.values())
+            rows.append(Row(_TITLES.get(regime, regime), (Cell(str(n)), *cells)))
+    return Table(f"{a.metric} by regime", ("joints", *a.arms), tuple(rows), first="regime")

@@ -1,0 +1,170 @@
+"""The same table for terminals, GitHub and pages, and the tidy CSV of every number of every run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.markup import escape as mark
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bipose_lit.report import html
+from bipose_lit.report.load import Study
+
+DASH = "–"
+_VERDICTS = {"better": "bold green", "worse": "bold red", "equivalent": "bold cyan", "inconclusive": "yellow"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number, what qualifies it, and a verdict; all text."""
+
+    main: str = DASH
+    small: str = ""
+    verdict: str = ""
+
+    @property
+    def text(self) -> str:
+        """On one line."""
+        return " ".join(part for part in (self.main, self.small, self.verdict) if part)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm or a reference: its name, what it is, and a cell per column."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    about: str = ""
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """What every renderer reads; `columns` name the cells, `notes` are printed below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    first: str = "arm"
+    verdicts: tuple[str, ...] = field(default=())
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction in percent, a dash where there is none."""
+    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with fixed digits, a dash where there is none."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, factor: float = 100, digits: int = 1, sign: bool = False) -> str:
+    """ "[low, high]" times `factor`; empty where there is none."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    form = f"{'+' if sign else ''}.{digits}f"
+    return f"[{low * factor:{form}}, {high * factor:{form}}]"
+
+
+def quantity(value: float | None) -> str:
+    """A count with three figures and a letter: 16.6M, 1.85G."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def to_rich(table: Table) -> RichTable:
+    """For terminals."""
+    out = RichTable(
+        title=mark(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    out.add_column(table.first, no_wrap=True)
+    for column in table.columns:
+        out.add_column(column, justify="right")
+    for i, row in enumerate(table.rows):
+        style = "dim" if row.reference else ""
+        cells = []
+        for cell in row.cells:
+            text = Text(cell.main)
+            if cell.small:
+                text.append(f"\n{cell.small}", "dim")
+            if cell.verdict:
+                text.append(f"\n{cell.verdict}", _VERDICTS.get(cell.verdict.split(" ")[0].strip(","), "dim"))
+            cells.append(text)
+        last = i + 1 == len(table.rows) or table.rows[i + 1].reference != row.reference
+        out.add_row(Text(f"({row.name})" if row.reference else row.name), *cells, style=style, end_section=last)
+    return out
+
+
+def to_markdown(table: Table) -> str:
+    """For GitHub."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+    rows = [line([table.first, *table.columns]), line(["---", *["---:"] * len(table.columns)])]
+    for row in table.rows:
+        name = f"_{row.name}_" if row.reference else f"**{row.name}**"
+        rows.append(line([name, *(cell.text for cell in row.cells)]))
+    parts = [f"### {table.title}", "\n".join(rows)]
+    if table.notes:
+        parts.append("\n".join(f"- {note}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_html(table: Table) -> str:
+    """For pages; notes are left to the page."""
+    rows, classes = [], []
+    for i, row in enumerate(table.rows):
+        cells = [html.escape(row.name) + (f"<small>{html.escape(row.about)}</small>" if row.about else "")]
+        for cell in row.cells:
+            small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""
+            verdict = (
+                f'<span class="verdict {html.escape(cell.verdict.split(" ")[0].strip(","))}">'
+                f"{html.escape(cell.verdict)}</span>"
+                if cell.verdict
+                else ""
+            )
+            cells.append(html.escape(cell.main) + small + verdict)
+        rows.append(cells)
+        ends = i + 1 < len(table.rows) and table.rows[i + 1].reference != row.reference
+        classes.append(" ".join(c for c in ("reference" if row.reference else "", "split" if ends else "") if c))
+    return html.table([table.first, *map(html.escape, table.columns)], rows, classes, table.title)
+
+
+def to_csv(study: Study) -> str:
+    """Every number of every usable run, one row per run and metric.
+
+    Columns: name, arm, seed, metric, value, measured. What differs between equal runs (seconds, memory) stands in the last
+    column alone, so two repetitions of an ablation agree in all others to the last bit (numbers are written exactly).
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", "arm", "seed", "metric", "value", "measured"])
+    for (arm, seed), run in study.runs.items():
+        result = run.result
+        values: dict[str, Any] = dict(sorted(result.metrics.items()))
+        values |= {f"fact/{k}": v for k, v in sorted(result.facts.items())}
+        values |= {f"scorings/{k}": v for k, v in sorted(result.scorings.items())}
+        values |= {k: getattr(result, k) for k in ("config_hash", "data_fingerprint", "weights_hash")}
+        for metric, value in values.items():
+            writer.writerow([study.manifest.name, arm, seed, metric, _exact(value), ""])
+        for metric, value in sorted(result.measured.items()):
+            writer.writerow([study.manifest.name, arm, seed, f"measured/{metric}", "", _exact(value)])
+    return buffer.getvalue()
+
+
+def _exact(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else "" if value is None else str(value)

@@ -1,0 +1,142 @@
+"""A suite in miniature: `python fake.py MANIFEST [options as JSON]` runs the real engine over runs that take a tenth of a second.
+
+A run's result is a pure function of its configuration and seed, and takes FAKE_SECONDS in small steps; every start and end is
+noted in OUT/NAME.log, so that tests see what was done twice. What a manifest's arms say under `fake` makes runs misbehave.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bipose_lit.ablation.backend import Backend
+from bipose_lit.store import CONFIG, HISTORY, WEIGHTS, RunResult, RunSpec, atomic
+from bipose_lit.types import BiposeError
+
+KNOWN = {"model", "data", "trainer", "seed_everything", "fake"}
+STEPS = 10
+
+
+def deep(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in over.items():
+        base[key] = deep(dict(base.get(key) or {}), value) if isinstance(value, Mapping) else value
+    return base
+
+
+def resolve(files: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for file in files:
+        deep(config, yaml.safe_load(Path(file).read_text()) or {})
+    for key, value in options.items():
+        inner: Any = value
+        for part in reversed(key.split(".")):
+            inner = {part: inner}
+        deep(config, inner)
+    wrong = sorted(set(config) - KNOWN)
+    if wrong:
+        raise BiposeError(f"option '{wrong[0]}' is not accepted")
+    return config
+
+
+def note(folder: Path, text: str) -> None:
+    with (folder / "events.log").open("a") as handle:
+        handle.write(f"{text} {os.getpid()}\n")
+
+
+def unit(*parts: Any) -> float:
+    return int(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12], 16) / 16**12
+
+
+def execute(spec: RunSpec, report: Any) -> RunResult:
+    top = Path(os.environ["FAKE_LOG"])
+    note(top, f"start {spec.arm}/seed{spec.seed}")
+    fake = spec.config.get("fake") or {}
+    seconds = float(os.environ.get("FAKE_SECONDS", "0.1"))
+    for step in range(1, STEPS + 1):
+        with (spec.folder / HISTORY).open("a") as handle:
+            handle.write(json.dumps({"step": step, "loss": unit(step, spec.config_hash)}) + "\n")
+        report(step, STEPS, {"train/loss": unit(step, spec.config_hash)})
+        time.sleep(seconds / STEPS)
+        if step == 3 and not (top / "mended").exists():
+            if fake.get("raise") == "line":
+                raise BiposeError("the data ran out; add some")
+            if fake.get("raise"):
+                raise ValueError("tensors of size 3 and 4 do not match")
+            if fake.get("die"):
+                os.kill(os.getpid(), signal.SIGKILL)
+    weights = spec.config.get("model", {}).get("weights")
+    start = Path(weights).read_text() if weights else ""
+    model = {k: v for k, v in spec.config.get("model", {}).items() if k != "weights"}
+    learned = json.dumps([spec.seed, model, start], sort_keys=True)
+    (spec.folder / WEIGHTS).write_text(hashlib.sha256(learned.encode()).hexdigest())
+    with atomic(spec.folder / CONFIG) as handle:
+        yaml.safe_dump(spec.config, handle)
+    result = RunResult(
+        spec.name,
+        spec.arm,
+        spec.seed,
+        "finished",
+        metrics={f"{split}/pck@0.1[clip,clip-box]": unit(split, learned) for split in spec.score},
+        measured={"total_seconds": seconds},
+        facts={"threads": os.environ["OMP_NUM_THREADS"], "score": list(spec.score), "tags": list(spec.tags)},
+        config_hash=spec.config_hash,
+        data_fingerprint=fingerprint(spec.config),
+        weights_hash=hashlib.sha256(learned.encode()).hexdigest(),
+    )
+    note(top, f"end {spec.arm}/seed{spec.seed}")
+    result.save(spec.folder)
+    return result
+
+
+def prepare(config: dict[str, Any], progress: Any) -> None:
+    progress(1, 1, "features")
+    note(Path(os.environ["FAKE_LOG"]), "prepare features")
+    if config.get("fake", {}).get("unprepared"):
+        raise BiposeError("no pictures to make features of")
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    file = Path(os.environ["FAKE_LOG"]) / "data.txt"
+    return file.read_text() if file.exists() else "original"
+
+
+def report(folder: Path, manifest: dict[str, Any], config: dict[str, Any]) -> tuple[Path, str]:
+    path = folder / "report.html"
+    path.write_text("<p>report</p>")
+    return path, f"the table of {manifest['name']}"
+
+
+BACKEND = Backend(
+    warm=lambda: None,
+    resolve=resolve,
+    prepare=prepare,
+    execute=execute,
+    fingerprint=fingerprint,
+    cache_bytes=lambda config: 10**9,
+    make=lambda recipe, root, workers, progress: (root.mkdir(parents=True, exist_ok=True), progress(1, 1, "clips"))[0],
+    mirror=lambda folder, tags: 0,
+    report=report,
+)
+
+
+if __name__ == "__main__":
+    from bipose_lit.ablation.engine import ablate
+    from bipose_lit.ablation.progress import PlainProgress
+
+    arguments = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    display = PlainProgress(every=float(os.environ.get("FAKE_EVERY", "10")))
+    try:
+        code = ablate(
+            Path(sys.argv[1]), backend=BACKEND, progress=display, out=Path(arguments.pop("out", "runs")), **arguments
+        )
+    except BiposeError as error:
+        print(f"bipose: error: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)

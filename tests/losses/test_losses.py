@@ -1,0 +1,80 @@
+"""Losses: normalisation, weights, pairing."""
+
+import pytest
+import torch
+
+from bipose_lit.codecs.heatmap import HeatmapCodec
+from bipose_lit.codecs.regression import RegressionCodec
+from bipose_lit.losses import HeatmapMSE, SmoothL1
+from bipose_lit.types import BiposeError
+
+
+def example(joints=5, persons=4, stride=4, sigma=2.0, absent=0):
+    codec = HeatmapCodec(stride, sigma)
+    codec.build(joints, (128, 128))
+    visible = torch.full((persons, joints), 2, dtype=torch.uint8)
+    visible[:, :absent] = 0
+    points = torch.rand(persons, joints, 2, generator=torch.Generator().manual_seed(0)) * 60 + 30
+    return codec.encode(points, visible)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"joints": 17}, {"persons": 1}, {"stride": 2}, {"sigma": 1.0}, {"absent": 3}]
+)
+def test_blank_maps_cost_one_whatever_the_setting(arguments):
+    target, weight = example(**arguments)
+    blank = {"heatmaps": torch.zeros_like(target["heatmaps"])}
+    assert HeatmapMSE()(blank, target, weight)["loss"].item() == pytest.approx(1, rel=1e-5)
+    assert HeatmapMSE()(target, target, weight)["loss"].item() == 0
+
+
+def test_by_hand():
+    target = torch.tensor([[[[1.0, 0.0]], [[0.5, 0.5]]]])
+    pred = torch.tensor([[[[0.5, 0.5]], [[9.0, 9.0]]]])
+    loss = HeatmapMSE()({"heatmaps": pred}, {"heatmaps": target}, torch.tensor([[1.0, 0.0]]))["loss"]
+    assert loss.item() == pytest.approx(0.5)
+    loss = SmoothL1(0.1)(
+        {"xy": torch.tensor([[[0.05, 0.0], [7.0, 7.0]]])}, {"xy": torch.zeros(1, 2, 2)}, torch.tensor([[1.0, 0.0]])
+    )["loss"]
+    assert loss.item() == pytest.approx(0.5 * 0.05**2 / 0.1 / 2)
+
+
+def test_joints_without_weight_change_nothing():
+    target, weight = example(absent=2)
+    pred = torch.zeros_like(target["heatmaps"])
+    pred[:, :2] = 7.0
+    pred.requires_grad_()
+    loss = HeatmapMSE()({"heatmaps": pred}, target, weight)["loss"]
+    loss.backward()
+    assert loss.item() == pytest.approx(1, rel=1e-5)
+    assert not pred.grad[:, :2].any()
+    assert pred.grad[:, 2:].any()
+
+
+@pytest.mark.parametrize(
+    ("loss", "key", "shape"), [(HeatmapMSE(), "heatmaps", (2, 3, 4, 4)), (SmoothL1(), "xy", (2, 3, 2))]
+)
+def test_a_batch_without_labels_costs_nothing_and_has_a_gradient(loss, key, shape):
+    pred = torch.randn(shape, requires_grad=True)
+    value = loss({key: pred}, {key: torch.zeros(shape)}, torch.zeros(2, 3))["loss"]
+    value.backward()
+    assert value.item() == 0
+    assert not pred.grad.any()
+
+
+def test_loss_in_half_precision_is_computed_in_float32():
+    target, weight = example()
+    loss = HeatmapMSE()({"heatmaps": target["heatmaps"].bfloat16()}, target, weight)["loss"]
+    assert loss.dtype == torch.float32
+
+
+def test_pairing_is_checked_and_says_what_to_do():
+    HeatmapMSE().check(HeatmapCodec())
+    SmoothL1().check(RegressionCodec())
+    with pytest.raises(BiposeError, match="pair HeatmapCodec with HeatmapMSE"):
+        HeatmapMSE().check(RegressionCodec())
+    target, weight = example()
+    with pytest.raises(BiposeError, match="change the decoder"):
+        HeatmapMSE()({"xy": torch.zeros(4, 5, 2)}, target, weight)
+    with pytest.raises(BiposeError, match="stride must agree"):
+        HeatmapMSE()({"heatmaps": torch.zeros(4, 5, 16, 16)}, target, weight)
