@@ -165,7 +165,9 @@ def _add_ablate(parser: Parser) -> None:
 def _add_data(group: Any, leaf: Callable[..., Parser]) -> None:
     make = leaf(group, "make", _data_make, "write the synthetic data set in the official formats")
     make.add_argument("--root", type=Path, required=True, metavar="DIR", help="where to")
-    make.add_argument("--clips", type=_counts, metavar="train=N,val=N,test=N", help="clips per split")
+    make.add_argument(
+        "--clips", type=_counts, metavar="SPLIT=N,..", help="clips of stage1, train, val, test, e.g. train=96,val=24"
+    )
     make.add_argument("--frames", type=int, metavar="T", help="frames per clip")
     make.add_argument("--seed", type=int, metavar="K", help="the set is a function of its options and this number")
     make.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as cores)")
@@ -194,9 +196,9 @@ def _names(text: str) -> list[str]:
 
 
 def _counts(text: str) -> dict[str, int]:
-    found = re.fullmatch(r"(train|val|test)=\d+(,(train|val|test)=\d+)*", text)
+    found = re.fullmatch(r"(stage1|train|val|test)=\d+(,(stage1|train|val|test)=\d+)*", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"'{text}' is not like train=96,val=24,test=48")
+        raise argparse.ArgumentTypeError(f"'{text}' is not like stage1=96,train=96,val=24,test=48")
     return {part.split("=")[0]: int(part.split("=")[1]) for part in text.split(",")}
 
 

@@ -46,6 +46,7 @@ class PoseDataModule(L.LightningDataModule):
 
     Attributes:
         extractor: the network whose features are cached; the trainer's model's `network` where not set.
+        flip_test: keep the mirrored view of evaluation splits in the cache; as the trainer's model says where not set.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class PoseDataModule(L.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.pin_memory = pin_memory
         self.extractor: Extractor | None = None
+        self.flip_test: bool | None = None
         self._collate = Collate(self.clips.length, supervise, seed)
         self._indexes: dict[str, PoseIndex] = {}
         self._resume: tuple[int, int] | None = None
@@ -222,6 +224,8 @@ class PoseDataModule(L.LightningDataModule):
         return network  # type: ignore[no-any-return]
 
     def _flip_test(self) -> bool:
+        if self.flip_test is not None:
+            return self.flip_test
         return bool(getattr(getattr(self.trainer, "lightning_module", None), "flip_test", self.extractor is not None))
 
 

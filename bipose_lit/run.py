@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import random
@@ -25,11 +26,10 @@ import yaml
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.callbacks.history import History
 from bipose_lit.cli import build
-from bipose_lit.datamodule import PoseDataModule
-from bipose_lit.models.flops import flops_per_frame
+from bipose_lit.datamodule import SPLITS, PoseDataModule
+from bipose_lit.models.flops import blank_batch, measure_cost
 from bipose_lit.module import PoseModule
 from bipose_lit.store import CONFIG, HISTORY, RESULT, RunResult, RunSpec, atomic
-from bipose_lit.types import ClipBatch
 from bipose_lit.weights import fingerprint, save_parts
 
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -43,8 +43,39 @@ def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None]
     """Builds what the runs of one configuration share (the feature cache), once; a no-op where there is nothing."""
     with quiet():
         module, data, _ = build(config)
+        if data.cache is None:
+            return
         module.start_from_weights()
-        data.prepare_cache(module.network, progress)
+        data.extractor, data.flip_test = module.network, module.flip_test
+        for number, split in enumerate(SPLITS):
+            if progress is not None:
+                progress(number, len(SPLITS), f"features of {data.index(split).name}")
+            data.dataset(split)
+        if progress is not None:
+            progress(len(SPLITS), len(SPLITS), "features")
+
+
+def data_fingerprint(config: Mapping[str, Any]) -> str:
+    """SHA-256 over the labels, boxes and files of all splits that a configuration reads."""
+    with quiet():
+        return _fingerprint(build(config)[1])
+
+
+def cache_bytes(config: Mapping[str, Any]) -> int:
+    """Disk space of the features that runs of a configuration share; 0 without a cache. Nothing is computed."""
+    with quiet():
+        module, data, _ = build(config)
+        cache = data.cache
+        if cache is None:
+            return 0
+        views = {"train": None if data.augmentation is not None else 1}
+        plain = 2 if module.flip_test else 1
+        spec = module.network.backbone.spec
+        return sum(cache.plan(data.index(s), spec, data.size, views.get(s, plain)) for s in SPLITS)
+
+
+def _fingerprint(data: PoseDataModule) -> str:
+    return hashlib.sha256("".join(data.fingerprint(split) for split in SPLITS).encode()).hexdigest()
 
 
 def execute(spec: RunSpec, report: Report | None = None) -> RunResult:
@@ -111,7 +142,7 @@ def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
         scorings={split: evaluation.scorings[split] for split in spec.score if split != "val"},
         predictions=predictions,
         config_hash=spec.config_hash,
-        data_fingerprint=data.fingerprint(),
+        data_fingerprint=_fingerprint(data),
         weights_hash=fingerprint(module.network),
         commit=commit(),
         versions=versions(),
@@ -160,31 +191,34 @@ def _instances(callbacks: Any) -> list[L.Callback]:
 
 def describe(module: PoseModule, data: PoseDataModule) -> dict[str, Any]:
     """What the model is and costs, independent of the machine."""
-    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in module.network.named_children()}
-    head = module.network.temporal or module.network.pool
-    past, future = (0, 0) if head is None else head.context
+    frames = clip_frames(data)
+    cost = measure_cost(module.network, frames)
+    parts = {k: v for k, v in cost.parameters.items() if k != "total"}
     return {
-        "parameters": sum(parts.values()),
+        "parameters": cost.parameters["total"],
         "parameters_by_part": parts,
         "trainable_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
-        "flops_per_frame": flops_per_frame(module.network, data.eval_frames(), module.size),
-        "look_back_frames": past,
-        "look_ahead_frames": future,
-        "causal": head is None or head.causal,
-        "eval_frames": data.eval_frames(),
+        "flops_per_frame": cost.gflops * 1e9,
+        "look_back_frames": module.network.context[0],
+        "look_ahead_frames": module.network.context[1],
+        "causal": module.network.causal,
+        "eval_frames": frames,
         "hardware": platform_line(),
     }
+
+
+def clip_frames(data: PoseDataModule) -> int:
+    """Frames of the test split's median clip, 64 at most: the length at which cost and speed are told."""
+    return min(64, int(np.median([len(track) for track in data.index("test").tracks])))
 
 
 @torch.no_grad()
 def milliseconds_per_frame(module: PoseModule, data: PoseDataModule) -> float:
     """Median wall time per frame of pictures to joints, one clip at a time, on the run's device and threads."""
-    frames, (width, height) = data.eval_frames(), module.size
+    frames = clip_frames(data)
     device = next(module.parameters()).device
     module.eval()
-    valid = torch.ones(1, frames, dtype=torch.bool)
-    batch = ClipBatch.blank(valid, module.joints, images=torch.zeros(1, frames, 3, height, width, dtype=torch.uint8))
-    batch = batch.to(device)
+    batch = blank_batch(1, frames, module.size, module.joints).to(device)
     times = []
     for _ in range(TIMED_CLIPS):
         start = time.perf_counter()
@@ -228,7 +262,11 @@ def commit() -> str:
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
         dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=root, capture_output=True, text=True, timeout=30
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -252,5 +290,3 @@ def platform_line() -> str:
     if torch.cuda.is_available():
         words.append(torch.cuda.get_device_name())
     return ", ".join(w for w in words if w)
-
-

@@ -10,12 +10,13 @@ neither wandb nor lightning.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import netrc
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -186,27 +187,28 @@ def mirror(
     import wandb
 
     how: Any = mode
-    try:
-        run = wandb.init(
-            project=project,
-            group=spec.name,
-            job_type=spec.arm,
-            name=f"{spec.arm}/seed{spec.seed}",
-            id=run_id(spec),
-            resume="allow" if mode == "online" else None,
-            tags=[*spec.tags, *tags],
-            config=dict(spec.config),
-            dir=str(folder),
-            mode=how,
-            reinit="create_new",
-            settings=_settings(),
-        )
-        _fill(run, folder, result, images or {}, predictions)
-        written = Path(run.settings.sync_dir)
-        run.finish(exit_code=0 if result.status == "finished" else 1)
-    except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BiposeError(f"W&B refused {folder}: {reason}; set WANDB_MODE=offline to mirror locally") from error
+    with _data_in(folder / "wandb" / "artifacts"):
+        try:
+            run = wandb.init(
+                project=project,
+                group=spec.name,
+                job_type=spec.arm,
+                name=f"{spec.arm}/seed{spec.seed}",
+                id=run_id(spec),
+                resume="allow" if mode == "online" else None,
+                tags=[*spec.tags, *tags],
+                config=dict(spec.config),
+                dir=str(folder),
+                mode=how,
+                reinit="create_new",
+                settings=_settings(),
+            )
+            _fill(run, folder, result, images or {}, predictions)
+            written = Path(run.settings.sync_dir)
+            run.finish(exit_code=0 if result.status == "finished" else 1)
+        except wandb.errors.Error as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BiposeError(f"W&B refused {folder}: {reason}; set WANDB_MODE=offline to mirror locally") from error
     old = folder / "wandb" / str(before.get("run", ""))
     if before.get("mode") == "offline" and old.is_dir() and old != written and not any(old.glob("*.synced")):
         shutil.rmtree(old)
@@ -313,6 +315,21 @@ def _facts(result: RunResult) -> dict[str, Any]:
         "data_fingerprint": result.data_fingerprint,
         "weights_hash": result.weights_hash,
     }
+
+
+@contextlib.contextmanager
+def _data_in(folder: Path) -> Iterator[None]:
+    """W&B keeps tables and artifacts that wait for a sync below its data folder, the home folder by default."""
+    name = "WANDB_DATA_DIR"
+    if os.environ.get(name):
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _settings() -> Any:

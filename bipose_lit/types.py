@@ -79,26 +79,6 @@ class ClipBatch:
     supervise: Bool[Tensor, "B T"] | None = None
     mirrored: Float[Tensor, "B T C h w"] | None = None
 
-    @classmethod
-    def blank(cls, valid: Bool[Tensor, "B T"], joints: int, **pictures: Tensor) -> ClipBatch:
-        """A batch without labels, for inference and timing; `pictures` sets `images` or `features`."""
-        clips, frames = valid.shape
-        identity = valid.new_zeros((clips, frames, 2, 3)).float()
-        identity[..., 0, 0] = identity[..., 1, 1] = 1
-        return cls(
-            valid=valid,
-            joints=valid.new_zeros((clips, frames, joints, 2)).float(),
-            visible=valid.new_zeros((clips, frames, joints)).byte(),
-            to_image=identity,
-            norms=valid.new_zeros((clips, frames, len(NORMS))).float().fill_(float("nan")),
-            box_score=valid.new_ones((clips, frames)).float(),
-            uid=valid.new_zeros((clips, frames)).long() - 1,
-            clip=valid.new_zeros(clips).long(),
-            frame=valid.new_zeros((clips, frames)).long(),
-            fps=valid.new_zeros(clips).float(),
-            **pictures,
-        )
-
     def flipped(self) -> ClipBatch:
         """The batch with mirrored pictures or features for a flip test; labels and `to_image` stay as they are.
 

@@ -69,6 +69,7 @@ class Recorder(L.LightningModule):
     test_step = validation_step
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.trainer.estimated_stepping_batches > 0  # makes the training loader before the loops are restored
         return torch.optim.SGD(self.layer.parameters(), 0.1)
 
 

@@ -68,8 +68,8 @@ def test_mirror_is_read_back(tmp_path: Path) -> None:
     rows = [r["history"] for r in found if r["type"] == "history"]
     assert [r["step"]["num"] for r in rows] == [0, 10, 20, 30, 40, 41]
     assert rows[3]["item"]["val/pck_0_1_clip_clip_box"] == pytest.approx(0.3)
-    assert rows[-1]["item"]["test/joints"]["_type"] == "table-file"
-    assert rows[-1]["item"]["overlays/clip 1"]["_type"] == "image-file"
+    assert rows[-1]["item"]["test/joints._type"] == "table-file"
+    assert rows[-1]["item"]["overlays/clip 1._type"] == "image-file"
     summary = json.loads(inspect(path, "--summary", "--json"))["summary"]
     assert summary["test/pck_0_1_clip_clip_box"] == 0.75
     assert summary["measured/train_seconds"] == 3.0
@@ -80,7 +80,9 @@ def test_mirror_is_read_back(tmp_path: Path) -> None:
     data = json.loads(table.read_text())
     assert data["columns"] == ["joint", "labelled", "error_px", "visible_px", "occluded_px"]
     assert data["data"][1] == ["right_wrist", 6, pytest.approx(2**0.5), None, pytest.approx(2**0.5)]
-    assert list(path.rglob("predictions-test.npz"))
+    staged = [a["artifact"]["manifest"]["contents"][0] for a in found if a["type"] == "artifact"]
+    assert {s["path"] for s in staged} == {"test/joints.table.json", "predictions-test.npz"}
+    assert all(Path(s["local_path"]).is_relative_to(folder) for s in staged)
     assert not (path / "files" / "output.log").exists()
 
 
@@ -132,7 +134,12 @@ def test_all_runs_in_one_process(tmp_path: Path) -> None:
 
 def test_modes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for value, expected in (("offline", "offline"), ("dryrun", "offline"), ("disabled", "disabled"), ("online", "online")):
+    for value, expected in (
+        ("offline", "offline"),
+        ("dryrun", "offline"),
+        ("disabled", "disabled"),
+        ("online", "online"),
+    ):
         monkeypatch.setenv("WANDB_MODE", value)
         assert tracking.resolve_mode() == expected
     monkeypatch.delenv("WANDB_MODE")
@@ -156,7 +163,13 @@ def test_nothing_to_mirror(tmp_path: Path) -> None:
 
 
 def test_history_survives_a_kill_and_a_resume(tmp_path: Path) -> None:
-    lines = ['{"step": 0, "a": 1}', '{"step": 10, "a": 2}', '{"step": 20, "a": 3}', '{"step": 10, "a": 5, "b": 1}', '{"st']
+    lines = [
+        '{"step": 0, "a": 1}',
+        '{"step": 10, "a": 2}',
+        '{"step": 20, "a": 3}',
+        '{"step": 10, "a": 5, "b": 1}',
+        '{"st',
+    ]
     (tmp_path / "history.jsonl").write_text("\n".join(lines))
     assert [(r["step"], r["a"]) for r in tracking.history(tmp_path)] == [(0, 1), (10, 5), (20, 3)]
     (tmp_path / "history.jsonl").write_text('{"st\n{"step": 1}\n')

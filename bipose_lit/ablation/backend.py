@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bipose_lit.ablation.manifest import close
 from bipose_lit.store import RunResult, RunSpec
+from bipose_lit.types import BiposeError
 
 Progress = Callable[[int, int, str], None]
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -50,9 +57,33 @@ def _cache_bytes(config: dict[str, Any]) -> int:
 
 
 def _make(recipe: Mapping[str, Any], root: Path, workers: int, progress: Progress) -> None:
-    from bipose_lit.datasets.commands import make_if_absent
+    from bipose_lit.datasets.synthetic.finish import RECORDS
+    from bipose_lit.datasets.synthetic.make import DEFAULT_CLIPS, make_dataset
 
-    make_if_absent(recipe, root, workers, progress)
+    known = [k for k in inspect.signature(make_dataset).parameters if k not in ("root", "workers", "progress")]
+    for key in recipe:
+        if key not in known:
+            raise BiposeError(f"make: unknown key '{key}'{close(key, known)}; known: {', '.join(known)}")
+    total = sum((recipe.get("clips") or DEFAULT_CLIPS).values())
+    records = root.with_name(f"{root.name}.part") / RECORDS
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            progress(max(0, len(list(records.glob("*.json"))) - 1), total, "clips")  # one of them holds the parameters
+
+    def end(number: int, frame: Any) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, end)  # its rendering processes would outlive it
+    signal.signal(signal.SIGINT, end)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        make_dataset(root, workers=workers, progress=False, **recipe)
+    finally:
+        done.set()
 
 
 def _mirror(folder: Path, tags: Sequence[str]) -> int:
@@ -72,7 +103,7 @@ class Backend:
         execute: one run; writes result.json last.
         fingerprint: of the data that a configuration reads, as runs put it into their results.
         cache_bytes: disk space of the features that runs of a configuration share.
-        make: writes the synthetic data of a recipe into a folder unless they are there.
+        make: writes the synthetic data of a recipe into a folder unless they are there; runs in a process of its own.
         mirror: results to W&B; returns how many.
         report: tables, figures and report.html of one ablation's folder, given its manifest and one run's configuration;
             returns the report's path and the text to print. None: no report. (This layer does not know the reports' one.)

@@ -40,7 +40,17 @@ from bipose_lit.ablation.process import (
     stop,
 )
 from bipose_lit.ablation.progress import Progress, make_progress
-from bipose_lit.ablation.worker import Session, count, device_count, fail, gpus, needs_command, prepare_once, work
+from bipose_lit.ablation.worker import (
+    COMMAND,
+    Session,
+    count,
+    device_count,
+    fail,
+    gpus,
+    needs_command,
+    prepare_once,
+    work,
+)
 from bipose_lit.store import RunSpec, atomic
 from bipose_lit.types import BiposeError
 
@@ -156,7 +166,13 @@ class Engine:
         configs = [plan.config(arm, {}) for arm in plan.arms]
         on_gpu = bool(devices) and all(needs_command(c, True) for c in configs)
         self.session = Session(
-            plan, backend, storage or str(plan.folder / QUEUE), owner, scratch, devices=devices if on_gpu else ()
+            plan,
+            backend,
+            storage or str(plan.folder / QUEUE),
+            owner,
+            scratch,
+            devices=devices if on_gpu else (),
+            command=COMMAND,
         )
         threads, cores = plan.manifest.threads, _cores()
         if workers is None:

@@ -235,6 +235,8 @@ class _Reader:
         make = self.data.get("make")
         if make is not None and not isinstance(make, Mapping):
             raise BiposeError(f"make must be a mapping of the data's recipe, not {make!r}")
+        if make is not None and isinstance(make.get("motion_files"), list):
+            make = {**make, "motion_files": [self.file(f, "make.motion_files") for f in make["motion_files"]]}
         threads = self.take("threads", int, 1)
         if threads < 1:
             raise BiposeError(f"threads must be at least 1, not {threads}")

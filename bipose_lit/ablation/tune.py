@@ -15,7 +15,6 @@ import numpy as np
 from bipose_lit.ablation.manifest import Tune
 from bipose_lit.types import BiposeError
 
-
 SPLITS = ("train", "val", "test")
 
 

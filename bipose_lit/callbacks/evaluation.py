@@ -44,14 +44,14 @@ class Evaluation(L.Callback):
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         predictions = self._collector.compute(datamodule.index(split))
-        metrics = summarise(predictions, split)
+        metrics = summarise(predictions, split, detail=trainer.state.fn != "fit")
         self.predictions[split], self.metrics[split] = predictions, metrics
         self.scorings[split] = self.scorings.get(split, 0) + 1
         # Every rank holds the same gathered numbers, so nothing is reduced again.
-        logged = {alias(name): value for name, value in metrics.items() if value == value}
-        module.log_dict(logged, sync_dist=False, rank_zero_only=False, add_dataloader_idx=False)
+        module.log_dict({alias(name): value for name, value in metrics.items()}, add_dataloader_idx=False)
         if self._batches:
-            module.log(f"{split}/loss", self._loss / self._batches, sync_dist=True)
+            metrics[f"{split}/loss"] = self._loss / self._batches
+            module.log(f"{split}/loss", metrics[f"{split}/loss"], sync_dist=True)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start()

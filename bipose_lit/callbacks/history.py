@@ -10,6 +10,8 @@ from typing import Any
 import lightning.pytorch as L
 from torch import Tensor
 
+from bipose_lit.callbacks.evaluation import Evaluation
+
 Report = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -41,10 +43,13 @@ class History(L.Callback):
         self._write(trainer, {**_numbers(trainer.callback_metrics, "train/"), **rates})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._write(trainer, _numbers(trainer.callback_metrics, "val/"))
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Evaluation):
+                self._write(trainer, callback.metrics["val"])
 
-    def _write(self, trainer: L.Trainer, numbers: dict[str, float]) -> None:
+    def _write(self, trainer: L.Trainer, numbers: Mapping[str, float]) -> None:
         if not trainer.is_global_zero:
             return
         row = {"step": trainer.global_step, "epoch": trainer.current_epoch, **numbers}

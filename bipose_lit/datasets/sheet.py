@@ -67,7 +67,7 @@ def sample_tracks(index: PoseIndex, count: int, seed: int = 0) -> list[Track]:
     """At most `count` tracks of as many sources as possible, in the index's order."""
     order = np.random.default_rng(seed).permutation(len(index.tracks))
     seen: dict[str, int] = {}
-    rank = []
+    rank: list[tuple[int, int, int]] = []
     for i in order:
         cluster = index.tracks[i].cluster
         seen[cluster] = seen.get(cluster, 0) + 1

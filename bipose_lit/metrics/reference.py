@@ -206,10 +206,11 @@ def savitzky_golay(predictions: Predictions, window: float = 5, order: float = 2
     """
     runs = _runs(predictions)
     x = runs.pack(predictions.pred)
-    for r, length in enumerate(runs.length):
-        width = min(int(window), int(length) - (1 - int(length) % 2))
+    for length in map(int, np.unique(runs.length)):
+        width = min(int(window), length - (1 - length % 2))
         if width > int(order):
-            x[r, :length] = savgol_filter(x[r, :length], width, int(order), axis=0, mode="interp")
+            alike = runs.length == length
+            x[alike, :length] = savgol_filter(x[alike, :length], width, int(order), axis=1, mode="interp")
     return _with(predictions, runs.unpack(x))
 
 

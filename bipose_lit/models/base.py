@@ -27,11 +27,14 @@ class Part(nn.Module):
     def __new__(cls, *args: Any, **kwargs: Any) -> Part:
         part: Part = super().__new__(cls)
         try:
-            bound = inspect.signature(cls.__init__).bind(part, *args, **kwargs)
+            signature = inspect.signature(cls.__init__)
+            bound = signature.bind(part, *args, **kwargs)
         except TypeError:  # copy and pickle call __new__ bare and restore the attributes afterwards
             return part
         bound.apply_defaults()
-        arguments = dict(list(bound.arguments.items())[1:])
+        open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        named = [n for n, p in signature.parameters.items() if p.kind not in open_ended][1:]
+        arguments = {name: bound.arguments[name] for name in named}
         object.__setattr__(part, "_config", {key: plain(value) for key, value in arguments.items()})
         return part
 

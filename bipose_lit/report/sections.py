@@ -218,7 +218,9 @@ def clips(a: Analysis, frames: Lookup | None, budget: Budget) -> Section:
         '<p class="key"><i style="background:#56b4e9"></i>left<i style="background:#e69f00"></i>right of the person'
         '<i style="border:2px solid var(--muted)"></i>hollow, dashed: occluded</p>'
     )
-    lead = f"Chosen by rule: the clips where {main} gains most and least over {control}, the middle one, the most hidden."
+    lead = (
+        f"Chosen by rule: the clips where {main} gains most and least over {control}, the middle one, the most hidden."
+    )
     return Section("clips", title, key + html.grid(found) + _refused(budget), html.escape(lead))
 
 

@@ -18,10 +18,11 @@ df_seed = S - 1 and df_cluster = Kish's effective number of clusters (sum n)^2 /
     1 / df = (MS_seed / df_seed + MS_cluster / df_cluster) / (MS_seed + MS_cluster),
 
 to first order the quantile of Cochran and Cox (1950); where the floor holds, those of the mean square that sets it.
-Satterthwaite's (1946) formula squares the weights: with so few seeds it takes a mean square that came out small by chance at its
-word. In simulation its 95% interval covers down to 92.4% (3 seeds, 64 clusters) and three contrasts without any effect give a
-finding in 5.4% (5 seeds); the rule above covers 93.6 to 97% and keeps to 4.8%. Where nothing but the residual varies, both cover up to
-98.4%: the floor cannot know that and errs on the safe side. The tests simulate all of this.
+Satterthwaite's (1946) formula squares the weights: with so few seeds it takes a mean square that came out small by chance
+at its word. In simulation its 95% interval covers down to 92.4% (3 seeds, 64 clusters) and three contrasts without any
+effect give a finding in 5.4% (5 seeds, all components equal); the rule above covers 93.5 to 97.1% and keeps to 4.8%. Where
+nothing but the residual varies, both cover up to 98.4%: the floor cannot know that and errs on the safe side. The tests
+simulate all of this.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Site:
             "FAKE_LOG": str(self.folder),
             "FAKE_SECONDS": str(seconds),
             "FAKE_EVERY": str(every),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parent}",
             "CUDA_VISIBLE_DEVICES": "",
         }
         return subprocess.Popen(

@@ -130,6 +130,10 @@ if __name__ == "__main__":
     from bipose_lit.ablation.engine import ablate
     from bipose_lit.ablation.progress import PlainProgress
 
+    if "FAKE_COMMAND" in os.environ:
+        from bipose_lit.ablation import engine
+
+        engine.COMMAND = tuple(json.loads(os.environ["FAKE_COMMAND"]))
     arguments = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     display = PlainProgress(every=float(os.environ.get("FAKE_EVERY", "10")))
     try:

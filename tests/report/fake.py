@@ -185,7 +185,7 @@ def write_tree(
     tracks = {
         names[c]: Track(
             clip=names[c], cluster=f"scene{c:03d}", frames=Pictures(joints[c], visible[c], 17 * c % 97), joints=joints[c],
-            visible=visible[c], boxes=np.zeros((T, 4), np.float32), norms=norms[c], uid=uid[c], image_size=(SIZE, SIZE),
+            visible=visible[c], boxes=np.tile(np.r_[joints[c].min((0, 1)), np.ptp(joints[c], axis=(0, 1))], (T, 1)).astype("f4"), norms=norms[c], uid=uid[c], image_size=(SIZE, SIZE),
             fps=25.0,
         )
         for c in range(C)

@@ -147,7 +147,7 @@ def load_bvh(path: str | Path) -> BvhClip:
     if not time > 0:
         raise _fail(path, time_line, f"a frame time of {time:g} s")
     width = sum(len(node.channels) for node in nodes)
-    rows = []
+    rows: list[list[float]] = []
     for i in range(at, len(lines)):
         words = lines[i].split()
         if not words:
@@ -166,7 +166,9 @@ def load_bvh(path: str | Path) -> BvhClip:
     rest = np.zeros((len(nodes), 3))
     for j, node in enumerate(nodes):
         rest[j] = np.array(node.offset) + (rest[node.parent] if node.parent >= 0 else 0.0)
-    return BvhClip(path, tuple(n.name for n in nodes), tuple(n.parent for n in nodes), positions, rotations, rest, 1.0 / time)
+    return BvhClip(
+        path, tuple(n.name for n in nodes), tuple(n.parent for n in nodes), positions, rotations, rest, 1.0 / time
+    )
 
 
 def _place(nodes: list[_Node], values: Array) -> tuple[Array, Array]:

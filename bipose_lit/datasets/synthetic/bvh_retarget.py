@@ -76,8 +76,11 @@ def find_landmarks(skeleton: Skeleton) -> dict[str, int]:
         for joint, options in _LIMBS.items():
             node = find(options, side)
             if node is None:
-                raise BiposeError(f"{skeleton.source}: no node for {side}_{joint}; its names are {', '.join(skeleton.names)[:160]}, "
-                                  "rename them as in the CMU files (LeftUpLeg, LeftLeg, LeftFoot, LeftArm, ...)")  # fmt: skip
+                known = ", ".join(skeleton.names)[:160]
+                raise BiposeError(
+                    f"{skeleton.source}: no node for {side}_{joint}; its names are {known}, "
+                    "rename them as in the CMU files (LeftUpLeg, LeftLeg, LeftFoot, LeftArm, ...)"
+                )
             out[f"{side}_{joint}"] = node
         hand = find(_HANDS, side)
         if hand is not None:
@@ -172,7 +175,9 @@ def _shortest(a: Array, b: Array) -> Array:
     """(T, 3, 3) the smallest rotation that takes directions a to b, (T, 3) each, not opposite."""
     v = np.cross(a, b)
     zero = np.zeros(len(v))
-    skew = np.stack([zero, -v[:, 2], v[:, 1], v[:, 2], zero, -v[:, 0], -v[:, 1], v[:, 0], zero], axis=-1).reshape(-1, 3, 3)
+    skew = np.stack([zero, -v[:, 2], v[:, 1], v[:, 2], zero, -v[:, 0], -v[:, 1], v[:, 0], zero], axis=-1).reshape(
+        -1, 3, 3
+    )
     cosine = (a * b).sum(axis=1)[:, None, None]
     out: Array = np.eye(3) + skew + skew @ skew / np.maximum(1 + cosine, 1e-3)
     return out
@@ -207,13 +212,19 @@ def retarget(skeleton: Skeleton, landmarks: dict[str, int], positions: Array, ro
     offsets = rest_offsets(proportions)
     slope = float(np.arctan2(-offsets[INDEX["left_toe"], 1], offsets[INDEX["left_toe"], 2]))
     for side in ("left", "right"):
-        bone = {f"{a}-{b}": _unit(at[f"{side}_{b}"] - at[f"{side}_{a}"])
-                for a, b in (("hip", "knee"), ("knee", "ankle"), ("ankle", "toe"), ("shoulder", "elbow"), ("elbow", "wrist"))}  # fmt: skip
+        ends = (("hip", "knee"), ("knee", "ankle"), ("ankle", "toe"), ("shoulder", "elbow"), ("elbow", "wrist"))
+        bone = {f"{a}-{b}": _unit(at[f"{side}_{b}"] - at[f"{side}_{a}"]) for a, b in ends}
         pelvis, chest = frames[:, 0], frames[:, INDEX["chest"]]
         outward = np.cross(-bone["knee-ankle"], bone["ankle-toe"]) + 0.5 * pelvis[:, :, 0]
-        frames[:, INDEX[f"{side}_hip"]], frames[:, INDEX[f"{side}_knee"]] = _hinged(bone["hip-knee"], bone["knee-ankle"], 1.0, outward)
-        frames[:, INDEX[f"{side}_ankle"]] = _foot(bone["ankle-toe"], -bone["knee-ankle"], at[f"{side}_ankle"][:, 1], slope)
-        neutral = (_shortest(-chest[:, :, 1], bone["shoulder-elbow"]) @ chest)[:, :, 0]  # swung from hanging, not twisted
+        frames[:, INDEX[f"{side}_hip"]], frames[:, INDEX[f"{side}_knee"]] = _hinged(
+            bone["hip-knee"], bone["knee-ankle"], 1.0, outward
+        )
+        frames[:, INDEX[f"{side}_ankle"]] = _foot(
+            bone["ankle-toe"], -bone["knee-ankle"], at[f"{side}_ankle"][:, 1], slope
+        )
+        neutral = (_shortest(-chest[:, :, 1], bone["shoulder-elbow"]) @ chest)[
+            :, :, 0
+        ]  # swung from hanging, not twisted
         shoulder, elbow = _hinged(bone["shoulder-elbow"], bone["elbow-wrist"], -1.0, neutral)
         frames[:, INDEX[f"{side}_shoulder"]] = shoulder
         carried = np.zeros((1, 1, 3))
@@ -236,7 +247,7 @@ def retarget(skeleton: Skeleton, landmarks: dict[str, int], positions: Array, ro
                       (("hip", "knee"), ("knee", "ankle"))]) * 2  # fmt: skip
     hips = (at["left_hip"] + at["right_hip"]) / 2
     root = hips * (ours / max(float(theirs), 1e-9))
-    root -= (local[:, 0] @ ((offsets[INDEX["left_hip"]] + offsets[INDEX["right_hip"]]) / 2))
+    root -= local[:, 0] @ ((offsets[INDEX["left_hip"]] + offsets[INDEX["right_hip"]]) / 2)
     if heading is not None:
         ahead = local[0, 0, :, 2]
         turn = rotation_y(np.array(heading - np.arctan2(ahead[0], ahead[2])))

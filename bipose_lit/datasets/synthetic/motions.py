@@ -77,7 +77,9 @@ def _plan(kind: str, t: Array, rng: np.random.Generator) -> Plan:
     return plan
 
 
-def make_motion(kind: str, frames: int, fps: float, rng: np.random.Generator, proportions: Proportions | None = None) -> Motion:
+def make_motion(
+    kind: str, frames: int, fps: float, rng: np.random.Generator, proportions: Proportions | None = None
+) -> Motion:
     """Makes one person's motion; tempo, size, phase, style and direction are the person's own.
 
     Args:
@@ -95,7 +97,9 @@ def make_motion(kind: str, frames: int, fps: float, rng: np.random.Generator, pr
     """
     parts_of(kind)
     if frames < 1 or not fps > 0:
-        raise BiposeError(f"motion {kind!r}: cannot make {frames} frames at {fps} frames per second; ask for at least one frame")
+        raise BiposeError(
+            f"motion {kind!r}: cannot make {frames} frames at {fps} frames per second; ask for at least one frame"
+        )
     person = Proportions.sample(rng) if proportions is None else proportions
     # a phrase starts long before its clip, so that phases and slow drifts are everywhere alike
     t = rng.uniform(5.0, 60.0) + np.arange(frames) / fps

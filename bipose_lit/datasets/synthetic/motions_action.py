@@ -50,7 +50,13 @@ def stand(t: Array, rng: Rng) -> Plan:
             u = pulse(t / length + rng.random(), 0.7 / length, rng.uniform(0.3, 0.5), 0.8 / length)
             talk = drift(rng, t, 4, 2.2, 0.3)
             high = rng.uniform(-10, 55) * (rng.random() < 0.6)
-            plan.move(u, f"{side}_shoulder", 18 + 0.8 * high + 5 * talk[:, 0], 10 + 0.3 * high + 4 * talk[:, 1], -20 + 10 * talk[:, 2])
+            plan.move(
+                u,
+                f"{side}_shoulder",
+                18 + 0.8 * high + 5 * talk[:, 0],
+                10 + 0.3 * high + 4 * talk[:, 1],
+                -20 + 10 * talk[:, 2],
+            )
             plan.move(u, f"{side}_elbow", 75 + 0.9 * high + 10 * talk[:, 3], 0, 0)
     return plan
 
@@ -73,8 +79,8 @@ def squat(t: Array, rng: Rng) -> Plan:
     pose, one = rng.integers(0, 3), np.ones_like(t)
     for side in SIDES:
         if pose == 0:
-            plan.move(ease(1.3 * u), f"{side}_shoulder", 92 + 18 * u, 8, 0)
-            plan.move(ease(1.3 * u), f"{side}_elbow", 10, 0, 0)
+            plan.move(u, f"{side}_shoulder", 92 + 18 * u, 8, 0)
+            plan.move(u, f"{side}_elbow", 10, 0, 0)
         elif pose == 1:
             plan.move(one, f"{side}_shoulder", -14, 38, -48)
             plan.move(one, f"{side}_elbow", 86, 0, -20)
@@ -89,7 +95,7 @@ def squat(t: Array, rng: Rng) -> Plan:
 def wave(t: Array, rng: Rng) -> Plan:
     """Waving with one hand, seldom both; raised for most of the time."""
     plan = stand(t, rng)
-    _, side, other = _sides(rng)
+    _, side, _ = _sides(rng)
     period = rng.uniform(3.0, 7.0)
     up = pulse(t / period + rng.random(), 0.55 / period, 1 - 2.0 / period, 0.65 / period)
     rate = rng.uniform(1.3, 2.4)
@@ -193,8 +199,22 @@ def kick(t: Array, rng: Rng) -> Plan:
     phase = t / period + rng.random()
     high, across = rng.uniform(32, 95), rng.uniform(-6, 14)
     straight = rng.uniform(4, 22)
-    hip = _keys(phase, (0, 2), (0.06, 2), (0.15, 2), (0.28, -24), (0.33, -22), (0.46, high), (0.50, high), (0.72, 28), (0.84, 2))
-    knee = _keys(phase, (0, 6), (0.06, 8), (0.17, 52), (0.27, 74), (0.34, 82), (0.45, straight), (0.50, straight + 6), (0.62, 58), (0.72, 60), (0.84, 6))
+    hip = _keys(
+        phase, (0, 2), (0.06, 2), (0.15, 2), (0.28, -24), (0.33, -22), (0.46, high), (0.50, high), (0.72, 28), (0.84, 2)
+    )
+    knee = _keys(
+        phase,
+        (0, 6),
+        (0.06, 8),
+        (0.17, 52),
+        (0.27, 74),
+        (0.34, 82),
+        (0.45, straight),
+        (0.50, straight + 6),
+        (0.62, 58),
+        (0.72, 60),
+        (0.84, 6),
+    )
     away = ease((phase % 1.0 - 0.06) / 0.10) * (1 - ease((phase % 1.0 - 0.70) / 0.12))
     plan.free[:, f], plan.support[:, f] = away, 1 - 0.995 * ease(5 * away)
     plan.angles[:, 14 + 4 * f] = np.stack([hip, 4 - across * np.clip(hip / high, 0, 1), 6 * away], axis=1)
@@ -202,7 +222,9 @@ def kick(t: Array, rng: Rng) -> Plan:
     plan.feet[:, f, 1] += 0.09 * away
     toes = _keys(phase, (0, 0), (0.14, 20), (0.30, -12), (0.48, -20), (0.64, 16), (0.78, 18), (0.90, 0))
     plan.foot_pitch[:, f] = away * (hip - knee + toes)
-    plan.pelvis[:, 0] -= s * (plan.feet[0, 0, 0] - 0.02) * ease((phase % 1.0 + 0.02) / 0.14) * (1 - ease((phase % 1.0 - 0.78) / 0.18))
+    plan.pelvis[:, 0] -= (
+        s * (plan.feet[0, 0, 0] - 0.02) * ease((phase % 1.0 + 0.02) / 0.14) * (1 - ease((phase % 1.0 - 0.78) / 0.18))
+    )
     back = _keys(phase, (0, 0), (0.28, -1), (0.46, 1), (0.6, 0.7), (0.85, 0))
     plan.pelvis[:, 1] -= 0.006 * away
     plan.pelvis[:, 2] += 0.015 * away
@@ -232,7 +254,11 @@ def throw(t: Array, rng: Rng) -> Plan:
     rear = 1 - f if s * plan.feet[0, 0, 2] > 0 else f
     plan.foot_pitch[:, rear] -= 24 * np.clip(weight, 0, 1) * power
     plan.add("pelvis", 6 * np.clip(weight, 0, 1) * power, 0, s * 24 * twist * power)
-    plan.bend(_keys(p, (0, 0), (0.34, -8), (0.44, -8), (0.58, 26), (0.68, 22), (0.92, 0)) * power, -s * 5 * twist, s * 30 * twist * power)
+    plan.bend(
+        _keys(p, (0, 0), (0.34, -8), (0.44, -8), (0.58, 26), (0.68, 22), (0.92, 0)) * power,
+        -s * 5 * twist,
+        s * 30 * twist * power,
+    )
     plan.add("neck", 0, 0, -s * 22 * twist * power)
     plan.add("head", -5 * np.clip(weight, 0, 1), 0, -s * 20 * twist * power)
     flexion = _keys(p, (0, 20), (0.32, 0), (0.42, 6), (0.50, 62), (0.60, 72), (0.9, 20))
@@ -316,8 +342,10 @@ def jump(t: Array, rng: Rng) -> Plan:
     plan.bend(45 * deep * dip)
     plan.add("neck", -40 * deep * dip)
     top = rng.uniform(20, 125)
-    swing = _keys(p, (0, 0), (off - 0.16, -20 - 0.15 * top), (off - 0.11, -18 - 0.12 * top), (off + 0.03, 0.8 * top), (off + 0.5 * air, top), (off + air, 0.6 * top),
-                  (off + air + 0.12, 12), (0.97, 0))  # fmt: skip
+    swing = _keys(
+        p, (0, 0), (off - 0.16, -20 - 0.15 * top), (off - 0.11, -18 - 0.12 * top), (off + 0.03, 0.8 * top),
+        (off + 0.5 * air, top), (off + air, 0.6 * top), (off + air + 0.12, 12), (0.97, 0),
+    )  # fmt: skip
     for side in SIDES:
         plan.add(f"{side}_shoulder", swing, 8 * hop)
         plan.add(f"{side}_elbow", 22 * np.abs(dip) + 15 * hop)

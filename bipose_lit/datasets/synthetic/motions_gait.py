@@ -15,7 +15,23 @@ Rng = np.random.Generator
 # Pitch of the foot against the ground, degrees, by per cent of the cycle from heel strike: the walk's curve follows Winter,
 # "The Biomechanics and Motor Control of Human Gait" (1991), the run's Novacheck, "The biomechanics of running" (1998),
 # both read off by eye. Pelvis and ankle paths are planned, hip and knee follow from them.
-_WALK_FOOT = {0: 20, 5: 9, 10: 1, 16: 0, 28: 0, 38: 0, 44: -1, 50: -9, 55: -25, 60: -48, 66: -60, 73: -45, 80: -17, 88: 10, 95: 22}
+_WALK_FOOT = {
+    0: 20,
+    5: 9,
+    10: 1,
+    16: 0,
+    28: 0,
+    38: 0,
+    44: -1,
+    50: -9,
+    55: -25,
+    60: -48,
+    66: -60,
+    73: -45,
+    80: -17,
+    88: 10,
+    95: 22,
+}
 _RUN_FOOT = {0: 6, 6: 1, 12: 0, 18: 0, 28: -22, 37: -56, 48: -84, 58: -94, 66: -86, 75: -58, 84: -22, 93: 6}
 _ANKLE = 0.074  # the ankle's height in leg lengths
 
@@ -96,7 +112,19 @@ def walk(t: Array, rng: Rng) -> Plan:
     under, width = 0.255, rng.uniform(0.03, 0.075)
     plan.pelvis[:, 0] = 0.25 * plan.pelvis[:, 0] + rng.uniform(0.020, 0.040) * np.cos(a - 2 * np.pi * 0.28)
     plan.pelvis[:, 2] = 0.25 * plan.pelvis[:, 2] + 0.004 * np.sin(2 * a)
-    _strides(plan, time, period, stride, rng.normal(0, 0.14), 0.61, under, width, WALK_FOOT, 0.6 + 0.4 * size, rng.uniform(0.018, 0.034))
+    _strides(
+        plan,
+        time,
+        period,
+        stride,
+        rng.normal(0, 0.14),
+        0.61,
+        under,
+        width,
+        WALK_FOOT,
+        0.6 + 0.4 * size,
+        rng.uniform(0.018, 0.034),
+    )
     high = rng.uniform(0.982, 0.998)
     low = np.sqrt((1 - _ANKLE) ** 2 - (under * stride) ** 2) + _ANKLE + 0.018 - 0.006
     plan.pelvis[:, 1] = high - max(high - low, 0.008) * (1 + np.cos(2 * a - 4 * np.pi * 0.035)) / 2
@@ -107,7 +135,7 @@ def walk(t: Array, rng: Rng) -> Plan:
     plan.bend(rng.uniform(0, 3) + 0.8 * np.cos(2 * a), 0.7 * list_ * np.sin(a - 0.3), counter * np.cos(a))
     plan.add("neck", 0.3 * np.sin(2 * a + 0.5), 0.0, -0.3 * (counter - hips) * np.cos(a))
     plan.add("head", -0.6 * np.cos(2 * a), 0.0, -0.3 * (counter - hips) * np.cos(a))
-    swing = size * rng.uniform(5, 19)
+    swing = size * rng.uniform(4, 16)
     late, elbow = rng.uniform(0.1, 0.45), rng.uniform(0.25, 0.7) * swing
     for f, side in enumerate(SIDES):
         wave = -np.cos(a - late + np.pi * f)  # the arm is forward with the other leg
@@ -135,14 +163,14 @@ def run(t: Array, rng: Rng) -> Plan:
     plan.pelvis[:, 1] = low + (0.055 + 0.025 * fast) * (1 - np.cos(2 * a - 4 * np.pi * under)) / 2
     plan.angles[:, 0, :] *= 0.3
     hips = rng.uniform(4, 9)
-    plan.add("pelvis", 5 + 5 * fast, -4.0 * np.sin(a - 0.6), -hips * np.cos(a - 0.2))
+    plan.add("pelvis", 5 + 5 * fast, -4.0 * np.sin(a - 0.6), -hips * np.cos(a + 0.95))
     counter = hips + rng.uniform(8, 15)
-    plan.bend(4 + 6 * fast + 2 * np.cos(2 * a), 2.5 * np.sin(a - 0.6), counter * np.cos(a - 0.2))
-    plan.add("neck", -6 * fast, 0.0, -0.5 * (counter - hips) * np.cos(a - 0.2))
-    plan.add("head", -4.0, 0.0, -0.4 * (counter - hips) * np.cos(a - 0.2))
+    plan.bend(4 + 6 * fast + 2 * np.cos(2 * a), 2.5 * np.sin(a - 0.6), counter * np.cos(a + 0.95))
+    plan.add("neck", -6 * fast, 0.0, -0.5 * (counter - hips) * np.cos(a + 0.95))
+    plan.add("head", -4.0, 0.0, -0.4 * (counter - hips) * np.cos(a + 0.95))
     swing, bent = rng.uniform(24, 40) * (0.75 + 0.4 * fast), rng.uniform(72, 100)
     for f, side in enumerate(SIDES):
-        wave = -np.cos(a - 0.3 + np.pi * f)
+        wave = -np.cos(a + 0.9 + np.pi * f)
         plan.move(np.ones_like(t), f"{side}_shoulder", swing * wave - 6, 12 - 5 * wave, -28 - 10 * wave)
         plan.move(np.ones_like(t), f"{side}_elbow", bent + 14 * wave, 0.0, 10.0)
     return plan
@@ -183,7 +211,13 @@ def turn(t: Array, rng: Rng) -> Plan:
 
     def heading(at: Array) -> Array:  # turns for most of ``go`` seconds, then settles for a moment
         p = at / go + offset
-        out: Array = sign * rate * go * 0.8 * (np.floor(p) + ease((p % 1.0) / 0.9) * 0.35 + np.clip((p % 1.0) / 0.9, 0, 1) * 0.65)
+        out: Array = (
+            sign
+            * rate
+            * go
+            * 0.8
+            * (np.floor(p) + ease((p % 1.0) / 0.9) * 0.35 + np.clip((p % 1.0) / 0.9, 0, 1) * 0.65)
+        )
         return out
 
     start = rng.random()

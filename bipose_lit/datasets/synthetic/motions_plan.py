@@ -101,7 +101,9 @@ class Plan:
     cycle: Array
     claims: tuple[str, ...] = field(default=())
 
-    def add(self, joint: str, sagittal: Array | float = 0.0, lateral: Array | float = 0.0, twist: Array | float = 0.0) -> None:
+    def add(
+        self, joint: str, sagittal: Array | float = 0.0, lateral: Array | float = 0.0, twist: Array | float = 0.0
+    ) -> None:
         """Adds angles to a joint."""
         row = self.angles[:, INDEX[joint]]
         row[:, 0] += sagittal
@@ -138,7 +140,9 @@ def standing(t: Array, rng: np.random.Generator, width: float | None = None, sta
     slow = drift(rng, t, 12, 1.0) * rng.uniform(0.35, 1.0)
     plan.add("pelvis", rng.uniform(0, 5), 1.2 * slow[:, 0], 2.5 * slow[:, 1])
     breath = np.sin(2 * np.pi * rng.uniform(0.2, 0.35) * t + rng.uniform(0, 6))
-    plan.bend(rng.uniform(0, 5) + 1.2 * slow[:, 2] - 0.5 * breath, 1.5 * slow[:, 3] - plan.angles[:, 0, 1], 2.0 * slow[:, 4])
+    plan.bend(
+        rng.uniform(0, 5) + 1.2 * slow[:, 2] - 0.5 * breath, 1.5 * slow[:, 3] - plan.angles[:, 0, 1], 2.0 * slow[:, 4]
+    )
     stoop = rng.uniform(-2, 7)
     plan.add("neck", stoop + 2.0 * slow[:, 5], 1.5 * slow[:, 6], 7.0 * slow[:, 7])
     plan.add("head", -0.6 * stoop + 2.5 * slow[:, 8], 1.5 * slow[:, 9], 6.0 * slow[:, 10])
@@ -233,13 +237,17 @@ def _solve_legs(plan: Plan, pelvis_frame: Array, heading: Array, proportions: Pr
 
 @dataclass
 class Posture:
-    """A solved plan: joint angles that a cross-fade can mix, and how the body touches the ground (lengths in metres)."""
+    """A solved plan: joint angles that a cross-fade can mix, and how the body touches the ground (lengths in metres).
+
+    ``mixed`` is 0 where one plan alone leads and 1 in the middle of a cross-fade; ``velocity`` (T, 2) is the planned one over
+    the ground, in the frame of the heading.
+    """
 
     angles: Array
     heading: Array
     support: Array
     lift: Array
-    free: Array
+    mixed: Array
     velocity: Array
     cycle: Array
 
@@ -255,7 +263,7 @@ def solve(plan: Plan, proportions: Proportions, fps: float) -> Posture:
     # in the heading's own frame, so that a cross-fade can turn it
     c, s = np.cos(heading), np.sin(heading)
     own = np.stack([c * velocity[:, 0] - s * velocity[:, 1], s * velocity[:, 0] + c * velocity[:, 1]], axis=1)
-    return Posture(angles, heading, plan.support, plan.lift * leg, plan.free.min(axis=1), own, plan.cycle)
+    return Posture(angles, heading, plan.support, plan.lift * leg, np.zeros(len(plan.t)), own, plan.cycle)
 
 
 def crossfade(postures: Sequence[Posture], weights: Array) -> Posture:
@@ -273,14 +281,17 @@ def crossfade(postures: Sequence[Posture], weights: Array) -> Posture:
 
     def mix(name: str) -> Array:
         parts = [getattr(p, name) for p in postures]
-        out: Array = sum((w.reshape(-1, *[1] * (x.ndim - 1)) * x for w, x in zip(weights, parts, strict=True)), start=0.0 * parts[0])
+        out: Array = sum(
+            (w.reshape(-1, *[1] * (x.ndim - 1)) * x for w, x in zip(weights, parts, strict=True)), start=0.0 * parts[0]
+        )
         return out
 
     rates = np.stack([np.diff(p.heading, prepend=p.heading[:1]) for p in postures])
     heading = np.cumsum((weights * rates).sum(axis=0))
     leading = weights.argmax(axis=0)
     cycle = np.choose(leading, [p.cycle for p in postures])
-    return Posture(mix("angles"), heading, mix("support"), mix("lift"), mix("free"), mix("velocity"), cycle)
+    mixed = np.clip(4 * (1 - (weights**2).sum(axis=0)), 0, 1)
+    return Posture(mix("angles"), heading, mix("support"), mix("lift"), mixed, mix("velocity"), cycle)
 
 
 def stand_on_ground(posture: Posture, proportions: Proportions, fps: float, heading: float, kind: str) -> Motion:
@@ -305,10 +316,13 @@ def stand_on_ground(posture: Posture, proportions: Proportions, fps: float, head
     soles = motion.soles().reshape(count, 4, 3)
     lowest = soles[..., 1].min(axis=1)
     height = posture.lift - lowest
-    if count > 1 and posture.free.max() > 0:  # the pelvis of a gait given by angles has the kinks of its contacts
-        smooth = gaussian_filter1d(height, 0.045 * fps, mode="nearest")
-        smooth += gaussian_filter1d(np.maximum(height - smooth, 0.0), 0.03 * fps, mode="nearest")
-        height = height + posture.free * (smooth - height)
+    blend = posture.mixed
+    if count > 1 and blend.max() > 0:  # nobody planned the contacts of a cross-fade: take off their jerks
+        smooth = gaussian_filter1d(height, 0.06 * fps, mode="nearest")
+        smooth += np.maximum(
+            gaussian_filter1d(np.maximum(height - smooth, 0.0), 0.04 * fps, mode="nearest"), height - smooth - 0.008
+        )
+        height = height + blend * (smooth - height)
     weight = np.exp(-(soles[..., 1] - lowest[:, None]) / _CONTACT) * (np.repeat(posture.support, 2, axis=1) + 1e-3)
     root = np.zeros((count, 3))
     root[:, 1] = height
@@ -321,12 +335,10 @@ def stand_on_ground(posture: Posture, proportions: Proportions, fps: float, head
             c, s = np.cos(turn), np.sin(turn)
             v = posture.velocity / fps
             planned = np.stack([c * v[:, 0] + s * v[:, 1], -s * v[:, 0] + c * v[:, 1]], axis=1)[1:]
-            frame = np.arange(count - 1)
-            for axis in range(2):
-                before = carried[:, axis].copy()
-                kept = np.interp(frame, frame[~flight], before[~flight]) if (~flight).any() else planned[:, axis]
-                free = (posture.free[1:] + posture.free[:-1]) / 2
-                carried[:, axis] = np.where(flight, free * kept + (1 - free) * planned[:, axis], before)
+            carried = np.where(flight[:, None], planned, carried)
+        if blend.max() > 0:
+            smooth = gaussian_filter1d(carried, 0.12 * fps, axis=0, mode="nearest")
+            carried = carried + blend[1:, None] * (smooth - carried)
         root[1:, ::2] = np.cumsum(carried, axis=0)
         root[:, ::2] -= root[count // 2, ::2]
     motion.positions = positions + root[:, None]

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from bipose_lit.datasets.synthetic.body import Array
-from bipose_lit.datasets.synthetic.motions_action import _keys, _sides, stand
+from bipose_lit.datasets.synthetic.motions_action import _sides
 from bipose_lit.datasets.synthetic.motions_plan import SIDES, Plan, drift, ease, pulse, standing
 
 Rng = np.random.Generator
@@ -167,7 +167,9 @@ def freestyle(t: Array, rng: Rng) -> Plan:
         n, part = np.floor(p).astype(int), p % 1.0
         s = ease(part / 0.34)
         air = np.sin(np.pi * np.clip(part / 0.34, 0, 1))
-        x, z, yaw = (places[k, f, (n - 1) % 8] + s * (places[k, f, n % 8] - places[k, f, (n - 1) % 8]) for k in range(3))
+        x, z, yaw = (
+            places[k, f, (n - 1) % 8] + s * (places[k, f, n % 8] - places[k, f, (n - 1) % 8]) for k in range(3)
+        )
         plan.feet[:, f, 0], plan.feet[:, f, 2] = (1 - 2 * f) * x, z
         plan.feet[:, f, 1] = rng.uniform(0.05, 0.25) * air**1.5
         plan.foot_yaw[:, f] = yaw
@@ -176,26 +178,31 @@ def freestyle(t: Array, rng: Rng) -> Plan:
     centre = plan.feet.mean(axis=1)
     over = 0.45 * shift
     plan.pelvis[:, 0] += centre[:, 0] + over * 0.5 * (plan.feet[:, 0, 0] - plan.feet[:, 1, 0])
-    plan.pelvis[:, 2] += centre[:, 2] + over * 0.5 * (plan.feet[:, 0, 2] - plan.feet[:, 1, 2]) - 0.3 * low - 0.0016 * fold
+    plan.pelvis[:, 2] += (
+        centre[:, 2] + over * 0.5 * (plan.feet[:, 0, 2] - plan.feet[:, 1, 2]) - 0.3 * low - 0.0016 * fold
+    )
     plan.pelvis[:, 1] -= low
     plan.foot_pitch -= 45 * low[:, None]
     plan.add("pelvis", 0.4 * fold + 45 * low, 0.2 * side, 0.3 * twist)
     plan.bend(0.45 * fold, 0.7 * side, 0.6 * twist)
     plan.add("neck", -0.2 * fold + 0.5 * nod, 0, 0.5 * look)
     plan.add("head", 0.5 * nod, 0, 0.4 * look)
-    for f, name in enumerate(SIDES):
+    for name in SIDES:
         arms = np.zeros((9, 5))
         for i in range(9):
             # directions over the front and the side, down to straight up; the elbow bends more when the hand is near
             elevation = rng.beta(1.1, 1.5) * 165
             azimuth = np.radians(rng.uniform(-15, 100))  # 0 forward, 90 to the side
             bent = rng.beta(0.9, 1.6) * 135
-            arms[i] = (elevation * np.cos(azimuth), elevation * np.sin(azimuth), rng.uniform(-45, 65), bent, rng.uniform(-60, 50))
+            arms[i] = (
+                elevation * np.cos(azimuth),
+                elevation * np.sin(azimuth),
+                rng.uniform(-45, 65),
+                bent,
+                rng.uniform(-60, 50),
+            )
         flexion, lateral, turned, bent, rolled = _wander(t, rng, arms, pause * rng.uniform(0.7, 1.1)).T
         plan.move(np.ones_like(t), f"{name}_shoulder", flexion, lateral, turned)
         plan.move(np.ones_like(t), f"{name}_elbow", bent, 0, rolled)
         plan.add(f"{name}_wrist", *(drift(rng, t, 2) * (6, 12)).T)
     return plan
-
-
-

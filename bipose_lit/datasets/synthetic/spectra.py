@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from scipy.interpolate import interp1d
-from scipy.signal import welch
+from scipy.interpolate import make_interp_spline
+from scipy.signal import detrend, welch
 
 from bipose_lit.datasets.synthetic.body import INDEX, Array, Motion
 from bipose_lit.types import BiposeError
@@ -26,7 +27,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "legs": ("left_knee", "left_ankle", "right_knee", "right_ankle"),
 }
 BANDS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.5)  # Hz; the last is half the frame rate
-_SEGMENT: Final = 50  # frames: bands as narrow as 0.5 Hz need two seconds
+_SHORTEST: Final = 50  # frames: bands as narrow as 0.5 Hz need two seconds at the least
+_SEGMENT: Final = 128  # frames; a shorter clip is one segment
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Spectrum:
         p90: 90th percentile of speed.
         p99: 99th percentile of speed.
         acceleration: Root mean square, statures per second squared.
-        bands: Share of the position signal's power, its mean aside, between the ``BANDS``; sums to 1.
+        bands: Share of the position signal's power, its mean aside, between the ``BANDS``; sums to 1, or to 0
+            where nothing moves.
     """
 
     median: float
@@ -50,7 +53,7 @@ class Spectrum:
 
 def band_names() -> list[str]:
     """Names of the bands, e.g. "0.5-1 Hz"."""
-    return [f"{low:g}-{high:g} Hz" if high < BANDS[-1] else f">{low:g} Hz" for low, high in zip(BANDS[:-1], BANDS[1:], strict=True)]
+    return [f"{low:g}-{high:g} Hz" if high < BANDS[-1] else f">{low:g} Hz" for low, high in pairwise(BANDS)]
 
 
 def _at_25(motion: Motion) -> tuple[Array, Array]:
@@ -61,7 +64,7 @@ def _at_25(motion: Motion) -> tuple[Array, Array]:
     if abs(motion.fps - FPS) > 1e-6:
         old = np.arange(len(motion)) / motion.fps
         new = np.arange(0.0, old[-1] + 1e-9, 1.0 / FPS)
-        positions = interp1d(old, positions, axis=0)(new)
+        positions = make_interp_spline(old, positions, k=1, axis=0)(new)
         heading = np.interp(new, old, heading)
     return positions, heading
 
@@ -71,24 +74,31 @@ def _signals(motion: Motion) -> dict[str, Array]:
     positions, heading = _at_25(motion)
     local = positions - positions[:, :1]
     c, s = np.cos(heading)[:, None], np.sin(heading)[:, None]
-    local = np.stack([c * local[..., 0] - s * local[..., 2], local[..., 1], s * local[..., 0] + c * local[..., 2]], axis=-1)
-    return {group: (positions if group == "pelvis" else local)[:, [INDEX[name] for name in names]] for group, names in GROUPS.items()}
+    local = np.stack(
+        [c * local[..., 0] - s * local[..., 2], local[..., 1], s * local[..., 0] + c * local[..., 2]], axis=-1
+    )
+    return {
+        group: (positions if group == "pelvis" else local)[:, [INDEX[name] for name in names]]
+        for group, names in GROUPS.items()
+    }
 
 
 def _power(signal: Array) -> Array:
     """(len(BANDS) - 1,) power of a (T, ...) signal in each band, by Welch's method."""
-    frequency, density = welch(signal.reshape(len(signal), -1), FPS, "hann", nperseg=min(_SEGMENT, len(signal)), detrend="linear", axis=0)
+    flat = np.asarray(detrend(signal.reshape(len(signal), -1), axis=0), dtype=np.float64)
+    frequency, density = welch(flat, FPS, "hann", min(_SEGMENT, len(signal)), nfft=1024, detrend=False, axis=0)
     total = density.sum(axis=1)
-    total[0] = 0.0  # detrended: what is left here leaks from the trend's fit
+    total[0] = 0.0
     which = np.clip(np.searchsorted(BANDS, frequency, side="left") - 1, 0, len(BANDS) - 2)
-    return np.bincount(which, total, minlength=len(BANDS) - 1)
+    return np.bincount(which, weights=total, minlength=len(BANDS) - 1).astype(np.float64)
 
 
 def speed_spectrum(motions: Iterable[Motion]) -> dict[str, Spectrum]:
     """Figures of a set of motions by joint group.
 
     Args:
-        motions: Motions of at least two seconds, so that the lowest band can be told; any frame rate.
+        motions: Motions of at least two seconds, so that the lowest band can be told; any frame rate. Sets to be compared
+            should have clips of one length, since short clips smear the bands.
 
     Returns:
         One ``Spectrum`` for each of ``GROUPS``.
@@ -100,9 +110,11 @@ def speed_spectrum(motions: Iterable[Motion]) -> dict[str, Spectrum]:
     square: dict[str, list[Array]] = {group: [] for group in GROUPS}
     power = {group: np.zeros(len(BANDS) - 1) for group in GROUPS}
     for motion in motions:
-        if len(motion) / motion.fps < _SEGMENT / FPS - 1e-6:
-            raise BiposeError(f"motion {motion.kind!r} lasts {len(motion) / motion.fps:.2f} s: a spectrum needs {_SEGMENT / FPS:g} s; "
-                              "make or cut longer clips")  # fmt: skip
+        if len(motion) / motion.fps < _SHORTEST / FPS - 1e-6:
+            raise BiposeError(
+                f"motion {motion.kind!r} lasts {len(motion) / motion.fps:.2f} s: a spectrum needs {_SHORTEST / FPS:g} s; "
+                "make or cut longer clips"
+            )
         for group, signal in _signals(motion).items():
             speed[group].append((np.linalg.norm(np.diff(signal, axis=0), axis=-1) * FPS).ravel())
             square[group].append(((np.diff(signal, n=2, axis=0) * FPS**2) ** 2).sum(axis=-1).ravel())
@@ -113,7 +125,8 @@ def speed_spectrum(motions: Iterable[Motion]) -> dict[str, Spectrum]:
     for group in GROUPS:
         values = np.concatenate(speed[group])
         median, p90, p99 = np.percentile(values, (50, 90, 99))
-        share = power[group] / max(power[group].sum(), 1e-30)
+        total = power[group].sum()
+        share = power[group] / total if total > 1e-12 else np.zeros(len(BANDS) - 1)  # rounding is no motion
         acceleration = float(np.sqrt(np.concatenate(square[group]).mean()))
         out[group] = Spectrum(float(median), float(p90), float(p99), acceleration, tuple(float(x) for x in share))
     return out

@@ -1,0 +1,52 @@
+"""Displays, without waiting."""
+
+import io
+import math
+import threading
+
+import pytest
+
+from bipose_lit.ablation.progress import LiveProgress, PlainProgress, clock, shown
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (75, "1:15"), (3723, "1:02:03"), (math.nan, "?")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_shown_is_short():
+    metrics = {"train/loss": 1.0, "train/xy": 2.0, "val/loss": 3.0, "val/pck@0.1[clip]": 0.5, "val/other": 1.0}
+    assert shown(metrics) == {"train/loss": 1.0, "val/pck@0.1[clip]": 0.5}
+
+
+def fill(display):
+    display.phase("features")
+    display.step(1, 4, "clips")
+    display.start_runs(1, 4, 2, [10.0])
+    display.taken(0, "none/seed0")
+    display.run_step(0, 3, 10, {"train/loss": 0.5})
+    display.taken(1, "lstm/seed0")
+    display.ended(1, "lstm/seed0", "failed", math.nan, None, "broke; mend", "")
+
+
+def test_estimate_and_lines():
+    stream = io.StringIO()
+    display = PlainProgress(stream, every=0.0)
+    fill(display)
+    assert display.eta() == pytest.approx(10.0, abs=0.1)  # two are left, one has just begun, on two workers
+    display.tick()
+    text = stream.getvalue()
+    assert "lstm/seed0 failed: broke; mend" in text
+    assert "1/4 runs finished, 1 failed, about 10.0 s left | none/seed0 3/10 loss 0.5" in text
+
+
+def test_live_display_starts_no_thread():
+    before = threading.active_count()
+    display = LiveProgress(io.StringIO())
+    fill(display)
+    assert threading.active_count() == before
+    display.console.print(display.render())
+    display.close()
+    text = display.stream.getvalue()
+    assert "none/seed0" in text
+    assert "3/10" in text

@@ -1,0 +1,162 @@
+"""Numbers in the tables are the numbers of the predictions."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bipose_lit.metrics.summary import mean_of
+from bipose_lit.report import results, tables
+from bipose_lit.report.analysis import analyse, gap_curve, gap_edges
+from bipose_lit.report.load import load_study
+from bipose_lit.report.tables import Cell, Row, Table
+from bipose_lit.types import NORMS, OCCLUDED
+
+
+@pytest.fixture(scope="module")
+def analysis(tree):
+    return analyse(load_study(tree[0]))
+
+
+def test_levels_are_the_mean_of_seeds(analysis) -> None:
+    for arm in analysis.arms:
+        runs = analysis.study.of(arm)
+        for stratum in ("all", "visible", "occluded", "P", "F", "B", "N_hidden"):
+            expected = np.mean([mean_of(r.predictions(), f"pck@0.1[clip]/{stratum}") for r in runs])
+            assert analysis.arms[arm].level(stratum).estimate == pytest.approx(expected, abs=1e-12)
+
+
+def test_differences_are_those_of_the_levels(analysis) -> None:
+    for v in (*analysis.named, *analysis.others):
+        both = {**analysis.arms, **analysis.references}
+        expected = both[v.contrast.arm].level().estimate - both[v.contrast.control].level().estimate
+        assert v.contrast.estimate == pytest.approx(expected, abs=1e-12)
+        assert v.contrast.low < v.contrast.estimate < v.contrast.high
+
+
+def test_gap_curve_against_a_loop(analysis) -> None:
+    total, count = np.zeros(9), np.zeros(9)
+    edges = [0, 1, 2, 3, 5, 9, 17, 33]
+    for run in analysis.study.of("lstm"):
+        p = run.predictions()
+        size = p.norms[:, NORMS.index("clip")]
+        for clip in np.unique(p.clip):
+            rows = np.flatnonzero(p.clip == clip)
+            rows = rows[np.argsort(p.frame[rows])]
+            for k in range(p.visible.shape[1]):
+                last = np.inf
+                for r in rows:
+                    last = last + 1 if p.visible[r, k] == OCCLUDED else 0
+                    b = 8 if np.isinf(last) else sum(last >= e for e in edges) - 1
+                    total[b] += np.linalg.norm(p.pred[r, k].astype(float) - p.joints[r, k]) / size[r]
+                    count[b] += 1
+    mean, low, high, n = gap_curve(analysis.arms["lstm"], "since")
+    np.testing.assert_array_equal(n * 5, count)
+    np.testing.assert_allclose(mean[count > 0], (total / np.maximum(count, 1))[count > 0], rtol=1e-9)
+    assert (low[count > 0] <= mean[count > 0]).all()
+    assert (high[count > 0] >= mean[count > 0]).all()
+    assert len(gap_edges()) == 9
+
+
+def test_the_simulated_truth_is_found(analysis) -> None:
+    verdict = {(v.contrast.arm, v.contrast.control): v.verdict for v in analysis.named}
+    assert verdict["bilstm", "none_matched"] == "better"
+    assert verdict["lstm", "none_matched"] == "better"
+    outcome = {(r.stratum, r.arm, r.control): r.passed for r in analysis.assay}
+    assert outcome["F", "bilstm", "lstm"] is True
+    assert outcome["P", "lstm", "none_matched"] is True
+
+
+def test_references_are_marked(analysis) -> None:
+    table = results.main_table(analysis)
+    kinds = {row.name: row.reference for row in table.rows}
+    assert not any(kinds[a] for a in analysis.arms)
+    for name in ("hold last", "straight line", "One-Euro", "Savitzky-Golay", "Kalman", "RTS smoother"):
+        assert kinds[name]
+    assert "not tuned" in next(r.about for r in table.rows if r.name == "Kalman")
+
+
+def test_all_columns_and_notes(analysis) -> None:
+    main, cost = results.main_table(analysis), results.cost_table(analysis)
+    head = " ".join((*main.columns, *cost.columns))
+    for part in (
+        "pck@0.1[clip] %",
+        "none_matched",
+        "lstm_wide",
+        "visible",
+        "occluded",
+        "P:",
+        "F:",
+        "B:",
+        "never",
+        "accel",
+    ):
+        assert part in head
+    for part in ("parameters", "FLOPs", "ms/frame", "look-ahead", "training s"):
+        assert part in head
+    notes = " ".join(main.notes)
+    for part in (
+        "Estimand",
+        "5 seeds x 24 clusters",
+        "768 scored frames",
+        "frozen per-frame features",
+        "scored once",
+        "0123456789ab",
+    ):
+        assert part in notes
+    bilstm = next(r for r in cost.rows if r.name == "bilstm")
+    assert "whole clip" in [c.main for c in bilstm.cells]
+    assert "16.6M" in [c.main for c in bilstm.cells]
+
+
+def test_renderers_show_the_same_numbers(analysis) -> None:
+    table = results.main_table(analysis)
+    console = Console(width=200, file=io.StringIO())
+    console.print(tables.to_rich(table))
+    terminal, markdown, page = console.file.getvalue(), tables.to_markdown(table), tables.to_html(table)
+    for row in table.rows:
+        for text in (terminal, markdown, page):
+            assert row.name in text
+            assert row.cells[0].main in text
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {len(table.columns) + 2}
+
+
+def test_markup_and_pipes_are_harmless() -> None:
+    table = Table("[bold]t", ("a|b",), (Row("<i>[red]x", (Cell("1|2", "<b>"),)),))
+    console = Console(width=80, file=io.StringIO())
+    console.print(tables.to_rich(table))
+    assert "[bold]t" in console.file.getvalue()
+    assert "[red]x" in console.file.getvalue()
+    assert "1\\|2" in tables.to_markdown(table)
+    assert "<i>" not in tables.to_html(table)
+
+
+def test_csv_is_tidy_and_keeps_every_bit(tree) -> None:
+    study = load_study(tree[0])
+    text = tables.to_csv(study)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0]) == ["name", "arm", "seed", "metric", "value", "measured"]
+    keys = [(r["arm"], r["seed"], r["metric"]) for r in rows]
+    assert len(keys) == len(set(keys))
+    assert all(bool(r["measured"]) == r["metric"].startswith("measured/") for r in rows)
+    for run in study.runs.values():
+        run.result.measured = {k: v + 1 for k, v in run.result.measured.items()}
+    again = list(csv.DictReader(io.StringIO(tables.to_csv(study))))
+    for a, b in zip(rows, again, strict=True):
+        changed = {k for k in a if a[k] != b[k]}
+        assert changed == ({"measured"} if a["metric"].startswith("measured/") else set())
+    run = study.runs["lstm", 0].result
+    run.metrics = {"test/x": 0.1 + 0.2}
+    assert "test/x,0.30000000000000004," in tables.to_csv(study)
+
+
+def test_formats() -> None:
+    nan = float("nan")
+    assert tables.number(nan) == tables.percent(None) == tables.quantity(nan) == "–"
+    assert tables.percent(0.12345) == "12.3"
+    assert [tables.quantity(v) for v in (12, 1500, 16_600_000, 1.85e9)] == ["12", "1.5k", "16.6M", "1.85G"]
+    assert tables.interval(-0.01, 0.02, sign=True) == "[-1.0, +2.0]"
+    assert tables.interval(nan, 1) == ""
