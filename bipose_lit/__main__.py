@@ -229,11 +229,11 @@ def _ablate(args: argparse.Namespace) -> int:
     )
 
 
-def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[str, Any] | None) -> tuple[Path, str]:
+def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[str, Any] | None) -> str:
     """Builds the report of one ablation; with pictures if the data of `config` can be read.
 
     Returns:
-        The page and the tables as text for a terminal.
+        The tables as text for a terminal, and where the files are.
 
     Raises:
         BiposeError: no finished run.
@@ -259,7 +259,7 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
     console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else 160)
     built.show(console)
     assert isinstance(console.file, io.StringIO)
-    return built.page, console.file.getvalue() + note
+    return console.file.getvalue() + note
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -269,7 +269,7 @@ def _report(args: argparse.Namespace) -> int:
 
     specs = sorted(args.folder.glob(f"*/seed*/{SPEC}"))
     config = json.loads(specs[0].read_text())["config"] if specs else None
-    print(report_folder(args.folder, None, config)[1].rstrip())
+    print(report_folder(args.folder, None, config).rstrip())
     return 0
 
 

@@ -22,6 +22,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 import yaml
+from lightning.pytorch.callbacks import Checkpoint
 
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.callbacks.history import History
@@ -170,16 +171,16 @@ class Clock(L.Callback):
 def _trainer(options: Mapping[str, Any], folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
     """The Trainer as configured, without what a run in a batch of runs must not have: bars, loggers, own checkpoints."""
     chosen = {k: v for k, v in options.items() if v is not None}
+    own = _instances(chosen.pop("callbacks", None))
     chosen.update(
         default_root_dir=str(folder),
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in own),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    chosen["callbacks"] = [*callbacks, *_instances(chosen.pop("callbacks", None))]
-    return L.Trainer(**chosen)
+    return L.Trainer(**chosen, callbacks=[*callbacks, *own])
 
 
 def _instances(callbacks: Any) -> list[L.Callback]:

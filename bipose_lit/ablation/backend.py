@@ -106,7 +106,7 @@ class Backend:
         make: writes the synthetic data of a recipe into a folder unless they are there; runs in a process of its own.
         mirror: results to W&B; returns how many.
         report: tables, figures and report.html of one ablation's folder, given its manifest and one run's configuration;
-            returns the report's path and the text to print. None: no report. (This layer does not know the reports' one.)
+            returns the text to print, which says where the files are. None: no report. (This layer does not know that one.)
     """
 
     warm: Callable[[], None] = _warm
@@ -117,4 +117,4 @@ class Backend:
     cache_bytes: Callable[[dict[str, Any]], int] = _cache_bytes
     make: Callable[[Mapping[str, Any], Path, int, Progress], None] = _make
     mirror: Callable[[Path, Sequence[str]], int] = _mirror
-    report: Callable[[Path, dict[str, Any], dict[str, Any]], tuple[Path, str]] | None = None
+    report: Callable[[Path, dict[str, Any], dict[str, Any]], str] | None = None

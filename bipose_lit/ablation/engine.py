@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import math
 import os
 import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,18 +24,13 @@ from typing import Any
 from bipose_lit.ablation.backend import Backend
 from bipose_lit.ablation.manifest import load_manifest, read_seeds, read_yaml
 from bipose_lit.ablation.overview import show_plan
-from bipose_lit.ablation.plan import Plan, data_key, run_seconds, shared_key
+from bipose_lit.ablation.plan import Plan, data_key, shared_key
 from bipose_lit.ablation.process import (
-    HEARTBEAT,
     Channel,
-    Child,
     Lock,
     call,
-    describe_exit,
-    fork,
     limit_threads,
     redirect,
-    stop,
 )
 from bipose_lit.ablation.progress import Progress, make_progress
 from bipose_lit.ablation.worker import (
@@ -45,17 +38,14 @@ from bipose_lit.ablation.worker import (
     Session,
     count,
     device_count,
-    fail,
     gpus,
     needs_command,
     prepare_once,
-    work,
 )
 from bipose_lit.store import RunSpec, atomic
 from bipose_lit.types import BiposeError
 
 MANIFEST, QUEUE = "manifest.json", "queue.journal"
-RETRY_SECONDS = 2.0
 
 
 class Stopped(BaseException):
@@ -115,10 +105,11 @@ def ablate(
                 if asked.tune is not None and asked.tune.seed in asked.seeds:
                     raise BiposeError(f"--seeds: {asked.tune.seed} is the seed of the tuning; choose fresh ones")
             limit_threads(1)
-            progress.phase("checking the configurations")
+            progress.phase("loading libraries")
             backend.warm()
             import bipose_lit.ablation.queue  # noqa: F401 - children inherit it
 
+            progress.phase("checking the configurations")
             plan = Plan(asked, out, backend.resolve, arms, parse_options(options), fresh)
             engine = Engine(plan, backend, progress, storage, workers, scratch)
             if plan_only:
@@ -129,6 +120,7 @@ def ablate(
         print(f"bipose: interrupted ({stopped}); the same command goes on where it stopped", file=sys.stderr)
         return 128 + stopped.number
     finally:
+        gc.unfreeze()
         progress.close()
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -186,7 +178,6 @@ class Engine:
                 f"bipose: warning: {self.workers} workers with {threads} threads each on {cores} cores will be slower than "
                 f"--workers {max(1, cores // threads)}"
             )
-        self.children: list[Child] = []
 
     def run(self, wandb: bool) -> int:
         """Everything, in order."""
@@ -202,7 +193,7 @@ class Engine:
         if todo:
             self.session = replace(self.session, since=call(lambda channel: count(self.session)))
             self.prepare()
-            self.work_off()
+            Pool(self.session, self.workers, self.progress).work_off()
         if wandb:
             self.mirror()
         return self.finish()
@@ -240,7 +231,7 @@ class Engine:
         specs: dict[str, RunSpec] = {}
         for task in plan.tasks.values():
             if plan.state(task).name in ("todo", "failed") and (spec := plan.bind(task)) is not None:
-                specs.setdefault(shared_key(spec), spec)
+                specs.setdefault(shared_key(spec.config), spec)
         if not specs or plan.manifest.mode != "frozen":
             return
         self.progress.phase("features")
@@ -256,109 +247,6 @@ class Engine:
         if event["event"] == "step":
             self.progress.step(event["step"], event["total"], event.get("text", ""))
         self.progress.tick()
-
-    def work_off(self) -> None:
-        """Keeps the workers busy until nothing is left that can be done."""
-        progress, plan = self.progress, self.plan
-        finished = [s.result for t in plan.tasks.values() if (s := plan.state(t)).name == "finished" and s.result]
-        progress.start_runs(len(finished), len(plan.tasks), self.workers, [run_seconds(r) for r in finished])
-        idle: dict[int, float] = {}
-        beat = time.monotonic()
-        waiting_for: list[str] = []
-        try:
-            while True:
-                now = time.monotonic()
-                busy = {child.slot for child in self.children}
-                for slot in range(self.workers):
-                    if slot not in busy and idle.get(slot, 0.0) <= now:
-                        self.start(slot)
-                for child in list(self.children):
-                    ended = child.poll()
-                    self.listen(child)
-                    if not ended:
-                        continue
-                    self.children.remove(child)
-                    child.close()
-                    self.bury(child)
-                    empty = child.info.get("empty")
-                    if empty is None:
-                        idle.clear()  # an ended run may have made others possible
-                        continue
-                    own = {c.info.get("key") for c in self.children}
-                    waiting_for = [key for key in empty["elsewhere"] if key not in own]
-                    idle[child.slot] = now + RETRY_SECONDS if waiting_for else math.inf
-                if not self.children and all(idle.get(s, 0.0) == math.inf for s in range(self.workers)):
-                    break
-                if time.monotonic() - beat > HEARTBEAT:
-                    beat = time.monotonic()
-                    for child in self.children:
-                        if "key" in child.info:
-                            self.session.lock(child.info["key"]).touch()
-                progress.note = f"waiting for {', '.join(waiting_for[:3])} of another process" if waiting_for else ""
-                progress.tick()
-                time.sleep(0.02)
-        finally:
-            stop(self.children)
-            for child in self.children:
-                child.close()
-            self.children.clear()
-
-    def start(self, slot: int) -> None:
-        """Lets a worker take its turn."""
-        session = self.session
-        self.children.append(fork(lambda channel: work(session, slot, channel), slot, tuple(self.children)))
-
-    def listen(self, child: Child) -> None:
-        """Hands a worker's events to the display."""
-        progress, slot = self.progress, child.slot
-        for event in child.events():
-            kind = event["event"]
-            if kind == "taken":
-                child.info["key"] = event["key"]
-                progress.taken(slot, event["key"])
-            elif kind == "step":
-                progress.run_step(slot, event["step"], event["total"], event.get("metrics", {}), event.get("text", ""))
-            elif kind == "phase":
-                progress.run_phase(slot, event["text"])
-            elif kind == "empty":
-                child.info["empty"] = event
-            elif kind == "error":
-                child.info["error"] = event["line"]
-            elif kind == "abort":
-                raise BiposeError(event["line"])
-            elif kind == "ended":
-                child.info["ended"] = True
-                progress.ended(
-                    slot,
-                    event["key"],
-                    event["status"],
-                    event["seconds"] if event["seconds"] is not None else math.nan,
-                    event["value"],
-                    event["error"],
-                    "" if event["key"].startswith("stage1/") else self._value_name(event["key"]),
-                )
-
-    def _value_name(self, key: str) -> str:
-        m = self.plan.manifest
-        return m.tune.metric if m.tune is not None and self.plan.tasks[key].kind == "tune" else m.endpoint
-
-    def bury(self, child: Child) -> None:
-        """A worker that ended without a word: its run failed, unless the result was out already."""
-        if "ended" in child.info or "empty" in child.info:
-            return
-        key = child.info.get("key")
-        line = child.info.get("error") or f"the process {describe_exit(child.code)}"
-        if key is None:  # it could not even look into the queue
-            raise BiposeError(line)
-        task = self.plan.tasks[key]
-        state = self.plan.state(task)
-        if state.name == "finished" and state.result is not None:
-            self.progress.ended(child.slot, key, "finished", run_seconds(state.result), None, "", "")
-            return
-        spec = self.plan.bind(task)
-        if spec is not None:
-            fail(spec, line)
-        self.progress.ended(child.slot, key, "failed", math.nan, None, line, "")
 
     def mirror(self) -> None:
         self.progress.phase("mirroring to W&B")
@@ -409,8 +297,8 @@ class Engine:
     def _report(self, channel: Channel) -> str:
         plan = self.plan
         assert self.backend.report is not None
-        path, text = self.backend.report(plan.folder, plan.manifest.as_dict(), plan.config(plan.arms[0], {}))
-        return f"{text.rstrip()}\n\nreport: {path}".lstrip()
+        text = self.backend.report(plan.folder, plan.manifest.as_dict(), plan.config(plan.arms[0], {}))
+        return text.rstrip()
 
     def show_plan(self) -> int:
         """Prints what would be done, and what it would take."""

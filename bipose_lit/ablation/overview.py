@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -36,18 +36,19 @@ def show_plan(
     for column in ("run", "configuration", "steps", "state"):
         table.add_column(column, overflow="fold")
     counts: dict[str, int] = {}
-    shared: dict[str, dict[str, Any]] = {}
+    shared: dict[tuple[str, int], Mapping[str, Any]] = {}
     for task in plan.tasks.values():
         state = plan.state(task)
         counts[state.name] = counts.get(state.name, 0) + 1
         spec = plan.bind(task)
-        if spec is not None:
-            shared.setdefault(shared_key(spec), spec.config)
+        config = spec.config if spec else plan.config(task.of or task.arm, task.point)
+        # Each seed's own per-frame model has features of its own, known before it is trained.
+        shared.setdefault((shared_key(config), task.seed if m.stage1 == "per_seed" else 0), config)
         words = WORDS.get(state.name, f"waits {state.why}" if len(state.why) < 40 else "waits for tuning")
         table.add_row(
             task.key,
             spec.config_hash if spec else "known later",
-            steps(spec.config if spec else plan.config(task.of or task.arm, task.point)),
+            steps(config),
             f"{words} ({state.why})" if state.name in ("failed", "conflict") else words,
         )
     disk = "no cached features (mode: full)"
@@ -68,5 +69,5 @@ def show_plan(
     print(f"folder: {plan.folder}")
 
 
-def _cache_bytes(session: Session, config: dict[str, Any], channel: Channel) -> int:
-    return session.backend.cache_bytes(config)
+def _cache_bytes(session: Session, config: Mapping[str, Any], channel: Channel) -> int:
+    return session.backend.cache_bytes(dict(config))

@@ -311,12 +311,11 @@ def data_key(config: Mapping[str, Any]) -> str:
     return config_hash({"data": config.get("data"), "root": _root(config)})
 
 
-def shared_key(spec: RunSpec) -> str:
+def shared_key(config: Mapping[str, Any]) -> str:
     """Equal for runs that can share cached features."""
-    model = spec.config.get("model") or {}
-    return config_hash(
-        {"data": spec.config.get("data"), "model": {k: model.get(k) for k in SHARED}, "root": _root(spec.config)}
-    )
+    model = config.get("model") or {}
+    shared = {k: model.get(k) for k in SHARED}
+    return config_hash({"data": config.get("data"), "model": shared, "root": _root(config)})
 
 
 def _root(config: Mapping[str, Any]) -> str:

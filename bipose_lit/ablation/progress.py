@@ -35,11 +35,11 @@ class Running:
     def fraction(self) -> float:
         return min(1.0, self.step / self.total) if self.total > 0 else 0.0
 
-    def words(self) -> str:
+    def words(self, endpoint: str = "") -> str:
         parts = [self.what] if self.what else []
         if self.total > 0:
             parts.append(f"{self.step}/{self.total}")
-        return " ".join(parts + [f"{k.split('/')[-1]} {v:.4g}" for k, v in shown(self.metrics).items()])
+        return " ".join(parts + [f"{k.split('/')[-1]} {v:.4g}" for k, v in shown(self.metrics, endpoint).items()])
 
 
 class Progress:
@@ -47,11 +47,15 @@ class Progress:
 
     Args:
         stream: where to.
+
+    Attributes:
+        endpoint: the metric that a running model's line shows if it has it.
+        note: what else is to be said.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
-        self.phase_name = self.note = ""
+        self.phase_name = self.note = self.endpoint = ""
         self.done = self.failed = self.total = 0
         self.workers = 1
         self.seconds: list[float] = []
@@ -175,7 +179,7 @@ class PlainProgress(Progress):
             self._said = self.phase_name
             self.line(self.summary())
         elif time.monotonic() - self._last >= self.every:
-            runs = [f"{r.key} {r.words()}" for _, r in sorted(self.running.items())]
+            runs = [f"{r.key} {r.words(self.endpoint)}" for _, r in sorted(self.running.items())]
             self.line(" | ".join([self.summary(), *runs]))
 
 
@@ -224,7 +228,7 @@ class LiveProgress(Progress):
                 Text(f"  {slot + 1}", style="dim"),
                 Text(run.key, style="bold"),
                 ProgressBar(total=1.0, completed=run.fraction, width=16),
-                Text(run.words()),
+                Text(run.words(self.endpoint)),
                 Text(clock(time.monotonic() - run.started), style="dim"),
             )
         return Group(head, rows)
@@ -239,13 +243,15 @@ def make_progress(stream: TextIO | None = None) -> Progress:
     return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)
 
 
-def shown(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The few numbers that fit on a line: the loss, and one metric of the validation split."""
+def shown(metrics: Mapping[str, float], endpoint: str = "") -> dict[str, float]:
+    """The few numbers that fit on a line: the loss, and the endpoint (else the first metric) on the validation split."""
     chosen = {k: metrics[k] for k in SHOWN if k in metrics}
     chosen = dict(list(chosen.items())[:1])
-    val = next((k for k in metrics if k.startswith("val/") and k.rsplit("/", 1)[-1] not in SHOWN), None)
-    if val is not None:
-        chosen[val] = metrics[val]
+    scores = [k for k in metrics if k.startswith("val/") and k.rsplit("/", 1)[-1] not in SHOWN]
+    name = endpoint.removeprefix("test/").rstrip("]")
+    preferred = [k for k in scores if name and k.startswith(f"val/{name}")]
+    for key in (preferred or scores)[:1]:
+        chosen[key] = metrics[key]
     return chosen
 
 

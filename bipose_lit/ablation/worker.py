@@ -211,7 +211,7 @@ def prepare_once(session: Session, spec: RunSpec, slot: int, channel: Channel) -
     """Builds what runs like this one share, in a process of its own, once in a session whoever asks first."""
     if session.plan.manifest.mode != "frozen":
         return
-    key = shared_key(spec)
+    key = shared_key(spec.config)
     mark = session.prepared / key
     if mark.exists():
         return

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import io
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import yaml
-
 from bipose_lit.report import html, results, sections, tables
 from bipose_lit.report.analysis import Analysis, analyse
 from bipose_lit.report.load import load_study
 from bipose_lit.report.pictures import Lookup
-from bipose_lit.store import CONFIG, atomic
-from bipose_lit.types import BiposeError
+from bipose_lit.store import atomic
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +49,8 @@ class Report:
 
         console = console or Console()
         for table in (self.main, self.cost):
-            console.print(tables.to_rich(table))
+            for part in tables.fitting(table, console.width):
+                console.print(part)
         for text in self.answers:
             console.print(text, style="bold", highlight=False, markup=False)
         for note in self.main.notes:
@@ -92,51 +87,6 @@ def build_report(
     with atomic(report.page) as handle:
         handle.write(_page(report, frames))
     return report
-
-
-def report_of_run(folder: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Path, str]:
-    """What the engine calls after the runs: builds the report with pictures and returns its page and the text to print.
-
-    Args:
-        folder: OUT/NAME.
-        manifest: as the engine read it.
-        config: one run's resolved configuration, for the reader of its data.
-
-    Raises:
-        BiposeError: see `build_report`; data that cannot be read only cost the pictures.
-    """
-    from rich.console import Console
-
-    frames, train = tracks_of(config)
-    report = build_report(folder, manifest, frames, train)
-    console = Console(file=io.StringIO(), width=max(shutil.get_terminal_size((120, 40)).columns, 100), record=True)
-    report.show(console)
-    return report.page, console.export_text()
-
-
-def tracks_of(config: Mapping[str, Any]) -> tuple[Lookup | None, list[Any] | None]:
-    """Test clips by name and training tracks of the data that a configuration reads; (None, None) where they are gone."""
-    reader = (config.get("data") or {}).get("reader") or {}
-    module, _, name = str(reader.get("class_path", "")).rpartition(".")
-    if not module:
-        return None, None
-    try:
-        made = getattr(importlib.import_module(module), name)(**(reader.get("init_args") or {}))
-        return tracks_by_clip(made.index("test").tracks), list(made.index("train").tracks)
-    except (BiposeError, ImportError, AttributeError, TypeError):
-        return None, None
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """The configuration of the first run below OUT/NAME that left one; empty without."""
-    for path in sorted(folder.glob(f"*/seed*/{CONFIG}")):
-        try:
-            data = yaml.safe_load(path.read_text())
-        except yaml.YAMLError:
-            continue
-        if isinstance(data, dict) and data.get("data"):
-            return data
-    return {}
 
 
 def tracks_by_clip(tracks: Iterable[Any]) -> Lookup:

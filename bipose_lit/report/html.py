@@ -77,7 +77,6 @@ figure svg,figure img,figure video{display:block;width:100%;height:auto;max-widt
 figure svg *{stroke-linejoin:round}
 figure img,figure video{border-radius:.3rem;background:#141418}
 .grid figure img,.grid figure video{max-width:100%}
-.three{grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1.2rem}
 @media (min-width:56rem){.beside{display:grid;grid-template-columns:38rem 1fr;gap:2rem;align-items:end}
 .beside figcaption{padding-bottom:1rem}}
 figcaption{font-size:.86rem;color:var(--muted);margin:.35rem 0;max-width:44rem}
@@ -92,7 +91,7 @@ code{font-size:.9em;overflow-wrap:anywhere}
 footer{margin-top:3rem;color:var(--muted);font-size:.86rem}
 @media (max-width:40rem){body{padding:0 1rem 3rem}h1{font-size:1.5rem}h2{margin-top:2.2rem}
 .forest thead,.forest tfoot td:not(.plot){display:none}
-.forest tr{display:grid;grid-template-columns:1fr 7.2rem 5.4rem;align-items:baseline;padding:.5rem 0 .1rem}
+.forest tr{display:grid;grid-template-columns:1fr 6.8rem 6.1rem;align-items:baseline;padding:.5rem 0 .1rem}
 .forest tr td{padding-right:.5rem}.forest .plot{grid-column:1/-1;width:100%}.forest svg.strip{position:static;height:2rem}
 dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}}
 @media print{nav,video{display:none}body{max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
@@ -161,9 +160,9 @@ def figure(content: str, caption: str = "", beside: bool = False) -> str:
     return f"<figure{' class=beside' if beside else ''}>{content}{text}</figure>"
 
 
-def grid(figures: Sequence[str], columns: int = 2) -> str:
-    """Figures beside each other where the page is wide enough, at most 2 or 3."""
-    return f'<div class="grid{" three" if columns == 3 else ""}">{"".join(figures)}</div>' if figures else ""
+def grid(figures: Sequence[str]) -> str:
+    """Figures in two columns where the page is wide enough."""
+    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
 def image(uri: str, alt: str) -> str:

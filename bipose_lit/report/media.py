@@ -51,7 +51,7 @@ def mp4(images: Sequence[NDArray[np.uint8]], fps: float, crf: int = 24) -> bytes
     buffer = io.BytesIO()
     rate = Fraction(fps if fps > 0 else 12.0).limit_denominator(1001)
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        options = {"crf": str(crf), "preset": "medium", "threads": "1"}
+        options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.codec_context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT: no encoder version in the file

@@ -18,6 +18,8 @@ from bipose_lit.types import ABSENT
 
 PANEL, TALL = 260, 300
 """Width and height of one panel in pixels."""
+LONGEST = 96
+"""Frames of a video; longer clips are cut."""
 
 
 class HasFrames(Protocol):
@@ -82,7 +84,7 @@ def window(joints: NDArray[np.floating], visible: NDArray[np.uint8], size: tuple
 def clip_frames(
     source: FrameSource, predictions: Mapping[str, Predictions], clip: str, columns: int = 2
 ) -> list[NDArray[np.uint8]]:
-    """One picture a frame: the labels, then each arm's prediction.
+    """One picture a frame, up to `LONGEST`: the labels, then each arm's prediction.
 
     Args:
         source: the clip's pixels.
@@ -96,7 +98,7 @@ def clip_frames(
     first = next(iter(predictions.values()))
     skeleton = skeleton_of(first.joint_names)
     rows = {arm: _rows(p, clip) for arm, p in predictions.items()}
-    at = rows[next(iter(rows))]
+    at = rows[next(iter(rows))][:LONGEST]
     images = source.read([int(f) for f in first.frame[at]])
     view = window(first.joints[at], first.visible[at], images[0].shape[:2])
     pages = []

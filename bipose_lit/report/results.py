@@ -48,9 +48,9 @@ def main_table(a: Analysis) -> Table:
         rows.append(Row(s.name, tuple(cells), s.about, s.reference))
     head = [f"{a.metric}{' %' if a.factor == 100 else ''}", *(f"−\u00a0{c}" for c in controls)]
     head += [_TITLES.get(r, r) for r in regimes]
-    return Table(
-        f"{manifest.name}: {endpoint_name(a)}", (*head, "accel. error px/f²"), tuple(rows), tuple(footnotes(a))
-    )
+    title = f"{manifest.name}: {endpoint_name(a)}"
+    head.append("accel. error px/f²")
+    return Table(title, tuple(head), tuple(rows), tuple(footnotes(a)))
 
 
 def cost_table(a: Analysis) -> Table:

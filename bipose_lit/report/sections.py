@@ -210,10 +210,11 @@ def clips(a: Analysis, frames: Lookup | None, budget: Budget) -> Section:
         except BiposeError as error:
             found.append(f"<p>{html.escape(f'{name}: {error}')}</p>")
             continue
-        uri = media.video(pages, float(a.labels.fps[rows[0]]))
-        poster = media.jpeg(pages[len(pages) // 2], 80)
+        label, poster = f"{text} Panels: label, {', '.join(arms)}.", media.jpeg(pages[len(pages) // 2], 80)
+        uri = media.video(pages, float(a.labels.fps[rows[0]])) if len(pages) > 1 else ""
         if budget.take(uri + poster):
-            found.append(html.figure(html.video(uri, f"{text} Panels: label, {', '.join(arms)}.", poster), text))
+            shown = html.video(uri, label, poster) if uri else html.image(poster, label)
+            found.append(html.figure(shown, text))
     key = (
         '<p class="key"><i style="background:#56b4e9"></i>left<i style="background:#e69f00"></i>right of the person'
         '<i style="border:2px solid var(--muted)"></i>hollow, dashed: occluded</p>'
@@ -252,7 +253,7 @@ def worst(a: Analysis, frames: Lookup | None, budget: Budget) -> Section:
                 found.append(html.figure(html.image(uri, alt), f"{title} (seed {seed})."))
     unit = "relative to the clip's box" if relative else "in pixels"
     lead = f"Single frames by mean error {unit}, at most one a clip; red lines lead from the label to the prediction."
-    return Section("worst", "Worst frames", html.grid(found, 3) + _refused(budget), lead)
+    return Section("worst", "Worst frames", html.grid(found) + _refused(budget), lead)
 
 
 def run_facts(a: Analysis) -> Section:

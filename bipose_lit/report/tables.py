@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
@@ -54,7 +54,6 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     first: str = "arm"
-    verdicts: tuple[str, ...] = field(default=())
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -88,11 +87,15 @@ def quantity(value: float | None) -> str:
 def to_rich(table: Table) -> RichTable:
     """For terminals."""
     out = RichTable(
-        title=mark(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+        title=mark(table.title) or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     out.add_column(table.first, no_wrap=True)
-    for column in table.columns:
-        out.add_column(column, justify="right")
+    for i, column in enumerate(table.columns):
+        out.add_column(column, justify="right", min_width=_width(table, i))
     for i, row in enumerate(table.rows):
         style = "dim" if row.reference else ""
         cells = []
@@ -106,6 +109,38 @@ def to_rich(table: Table) -> RichTable:
         last = i + 1 == len(table.rows) or table.rows[i + 1].reference != row.reference
         out.add_row(Text(f"({row.name})" if row.reference else row.name), *cells, style=style, end_section=last)
     return out
+
+
+def fitting(table: Table, width: int) -> list[RichTable]:
+    """The table for a terminal of this width: cut into several with the same rows where it is too wide."""
+    room = width - max(map(len, (table.first, *(f"({row.name})" for row in table.rows)))) - 2
+    parts: list[list[int]] = [[]]
+    left = room
+    for i in range(len(table.columns)):
+        needed = _width(table, i) + 2
+        if needed > left and parts[-1]:
+            parts.append([])
+            left = room
+        parts[-1].append(i)
+        left -= needed
+    titles = [table.title, *[""] * (len(parts) - 1)]
+    return [
+        to_rich(
+            replace(
+                table,
+                title=title,
+                columns=tuple(table.columns[i] for i in part),
+                rows=tuple(replace(row, cells=tuple(row.cells[i] for i in part)) for row in table.rows),
+            )
+        )
+        for title, part in zip(titles, parts, strict=True)
+    ]
+
+
+def _width(table: Table, column: int) -> int:
+    """Of the longest word of the title and the longest line of the cells."""
+    cells = [row.cells[column] for row in table.rows]
+    return max(map(len, (*table.columns[column].split(" "), *(p for c in cells for p in (c.main, c.small, c.verdict)))))
 
 
 def to_markdown(table: Table) -> str:

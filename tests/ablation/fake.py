@@ -107,10 +107,10 @@ def fingerprint(config: dict[str, Any]) -> str:
     return file.read_text() if file.exists() else "original"
 
 
-def report(folder: Path, manifest: dict[str, Any], config: dict[str, Any]) -> tuple[Path, str]:
+def report(folder: Path, manifest: dict[str, Any], config: dict[str, Any]) -> str:
     path = folder / "report.html"
     path.write_text("<p>report</p>")
-    return path, f"the table of {manifest['name']}"
+    return f"the table of {manifest['name']}\n{path}\n"
 
 
 BACKEND = Backend(

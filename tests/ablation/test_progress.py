@@ -17,6 +17,10 @@ def test_clock(seconds, text):
 def test_shown_is_short():
     metrics = {"train/loss": 1.0, "train/xy": 2.0, "val/loss": 3.0, "val/pck@0.1[clip]": 0.5, "val/other": 1.0}
     assert shown(metrics) == {"train/loss": 1.0, "val/pck@0.1[clip]": 0.5}
+    assert shown({"loss": 2.0, "val/a": 1.0, "val/pck@0.1[clip,box]": 0.5}, "pck@0.1[clip]") == {
+        "loss": 2.0,
+        "val/pck@0.1[clip,box]": 0.5,
+    }
 
 
 def fill(display):

@@ -180,12 +180,14 @@ def write_tree(
         "stage1": "ResNet-18 of random weights, trained 20 epochs on stage-1 clusters", "trial": trial,
         "data": "simulated people, 24 scenes", "threads": 1,
     }  # fmt: skip
+    low, size = joints.min((1, 2)), np.ptp(joints, axis=(1, 2))
+    boxes = np.repeat(np.concatenate([low, size], 1)[:, None], T, axis=1)
     folder = out / NAME
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     tracks = {
         names[c]: Track(
             clip=names[c], cluster=f"scene{c:03d}", frames=Pictures(joints[c], visible[c], 17 * c % 97), joints=joints[c],
-            visible=visible[c], boxes=np.tile(np.r_[joints[c].min((0, 1)), np.ptp(joints[c], axis=(0, 1))], (T, 1)).astype("f4"), norms=norms[c], uid=uid[c], image_size=(SIZE, SIZE),
+            visible=visible[c], boxes=boxes[c], norms=norms[c], uid=uid[c], image_size=(SIZE, SIZE),
             fps=25.0,
         )
         for c in range(C)

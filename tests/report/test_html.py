@@ -83,9 +83,7 @@ def test_page() -> None:
 
 def test_pieces_are_well_formed() -> None:
     uri = "data:image/png;base64,AAAA"
-    body = html.grid(
-        [html.figure(html.image(uri, 'a "quoted" alt'), "c & d"), html.figure(html.video(uri, "v", uri))], 3
-    )
+    body = html.grid([html.figure(html.image(uri, 'a "quoted" alt'), "c & d"), html.figure(html.video(uri, "v", uri))])
     body += html.table(["x", "y"], [["<b>1</b>", "2"], ["3", '<td class="words">4</td>']], ["split", ""], "a table")
     body += html.items(["a < b"]) + html.facts([("k", "v")])
     check(html.page("t", "<h1>t</h1>", [Section("s", "S", body)]))

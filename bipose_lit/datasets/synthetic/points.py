@@ -26,6 +26,7 @@ _HEAD: Final[dict[str, tuple[float, float, float]]] = {
 }  # fmt: skip
 _CHIN_BELOW = 0.24  # the chin lies this share of the head segment's length below its joint
 _HEAD_UNIT = 0.2275  # metres
+_GRAZING = -0.15  # cosine to the line of sight; nose and ears stand out, so a little past the profile they still show
 
 SOURCES: Final[dict[str, tuple[str, ...]]] = {
     "belly": ("pelvis", "chest"),
@@ -102,5 +103,5 @@ def face_away(world: dict[str, Array], centres: Array) -> dict[str, NDArray[np.b
         out = world[name] - world["head_centre"]
         to_camera = centres - world[name]
         cosine = (out * to_camera).sum(-1) / np.linalg.norm(out, axis=-1) / np.linalg.norm(to_camera, axis=-1)
-        hidden[name] = cosine < 0.0
+        hidden[name] = cosine < _GRAZING
     return hidden

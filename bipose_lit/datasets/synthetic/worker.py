@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import signal
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -49,8 +50,9 @@ _KINDS = {
 
 
 def start() -> None:
-    """Initialiser of a process: one thread."""
+    """Initialiser of a process: one thread; an interrupt is the parent's to handle, so that clips end whole."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def make_clips(group: list[tuple[int, ClipPlan]], options: MakeOptions) -> int:

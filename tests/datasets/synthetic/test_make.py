@@ -4,6 +4,8 @@ import csv
 import errno
 import json
 from collections import Counter
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def test_another_seed_gives_another_set(made, tmp_path):
 
 
 def test_the_reader_finds_every_split(made):
-    root, manifest = made
+    root, _ = made
     index = {split: JHMDB(root).index(split) for split in ("train", "val", "test")}
     assert {split: len(i.tracks) for split, i in index.items()} == {"train": 4, "val": 2, "test": 2}
     assert index["train"].name == "synthetic/split1/train[clip-box]"
@@ -167,6 +169,24 @@ def test_a_failing_worker_stops_everything_with_its_message(tmp_path):
     with pytest.raises(BiposeError, match="too short for the assay"):
         make_dataset(tmp_path / "set", {"train": 4}, workers=2, **{**OPTIONS, "frames": 6})
     assert not (tmp_path / "set").exists()
+
+
+def test_a_killed_worker_is_told_in_one_line(tmp_path, monkeypatch):
+    class Pool:
+        def __init__(self, *_, **__):
+            pass
+
+        def submit(self, *_):
+            future = Future()
+            future.set_exception(BrokenProcessPool("gone"))
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(make, "ProcessPoolExecutor", Pool)
+    with pytest.raises(BiposeError, match="fewer workers"):
+        make_dataset(tmp_path / "set", {"val": 2}, **OPTIONS)
 
 
 def test_foreign_folders_are_left_alone(tmp_path):

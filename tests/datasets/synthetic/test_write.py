@@ -176,7 +176,7 @@ def test_mpii_in_hrnets_and_the_evaluations_files(clips, tmp_path):
         np.testing.assert_allclose(truth["pos_gt_src"][..., n], expected, atol=1e-4)
         np.testing.assert_array_equal(truth["jnt_missing"][:, n] == 0, present)
         # The reference code's own crop: centre 15 scale lower, scale a quarter wider.
-        centre = np.array(entry["center"]) + [0, 15 * entry["scale"]] - 1
+        centre = np.array(entry["center"]) + np.array([0, 15 * entry["scale"]]) - 1
         half = 1.25 * entry["scale"] * 200 / 2
         x0, y0, x1, y1 = labels.boxes[frame]
         np.testing.assert_allclose(centre, [(x0 + x1) / 2, (y0 + y1) / 2], atol=1e-3)
