@@ -25,23 +25,10 @@ from bipose_lit.ablation.backend import Backend
 from bipose_lit.ablation.manifest import load_manifest, read_seeds, read_yaml
 from bipose_lit.ablation.overview import show_plan
 from bipose_lit.ablation.plan import Plan, data_key, shared_key
-from bipose_lit.ablation.process import (
-    Channel,
-    Lock,
-    call,
-    limit_threads,
-    redirect,
-)
+from bipose_lit.ablation.pool import Pool
+from bipose_lit.ablation.process import Channel, Lock, call, limit_threads, redirect
 from bipose_lit.ablation.progress import Progress, make_progress
-from bipose_lit.ablation.worker import (
-    COMMAND,
-    Session,
-    count,
-    device_count,
-    gpus,
-    needs_command,
-    prepare_once,
-)
+from bipose_lit.ablation.worker import COMMAND, Session, count, device_count, gpus, needs_command, prepare_once
 from bipose_lit.store import RunSpec, atomic
 from bipose_lit.types import BiposeError
 

@@ -27,6 +27,7 @@ class Pool:
     def __init__(self, session: Session, workers: int, progress: Progress) -> None:
         self.session, self.workers, self.progress = session, workers, progress
         self.children: list[Child] = []
+        self._ended = 0
 
     def work_off(self) -> None:
         """Keeps the workers busy until nothing is left that can be done."""
@@ -54,8 +55,11 @@ class Pool:
                     self.bury(child)
                     empty = child.info.get("empty")
                     if empty is None:
+                        self._ended += 1
                         idle.clear()  # an ended run may have made others possible
                         continue
+                    if child.info["ended before"] != self._ended:
+                        continue  # it looked before the last one ended
                     own = {c.info.get("key") for c in self.children}
                     waiting_for = [key for key in empty["elsewhere"] if key not in own]
                     idle[child.slot] = now + RETRY_SECONDS if waiting_for else math.inf
@@ -78,7 +82,9 @@ class Pool:
     def start(self, slot: int) -> None:
         """Lets a worker take its turn."""
         session = self.session
-        self.children.append(fork(lambda channel: work(session, slot, channel), slot, tuple(self.children)))
+        child = fork(lambda channel: work(session, slot, channel), slot, tuple(self.children))
+        child.info["ended before"] = self._ended
+        self.children.append(child)
 
     def listen(self, child: Child) -> None:
         """Hands a worker's events to the display."""

@@ -113,7 +113,7 @@ def to_rich(table: Table) -> RichTable:
 
 def fitting(table: Table, width: int) -> list[RichTable]:
     """The table for a terminal of this width: cut into several with the same rows where it is too wide."""
-    room = width - max(map(len, (table.first, *(f"({row.name})" for row in table.rows)))) - 2
+    room = width - max(map(len, (table.first, *(f"({row.name})" for row in table.rows)))) - 4
     parts: list[list[int]] = [[]]
     left = room
     for i in range(len(table.columns)):

@@ -124,6 +124,22 @@ def test_renderers_show_the_same_numbers(analysis) -> None:
     assert {line.count("|") for line in lines} == {len(table.columns) + 2}
 
 
+@pytest.mark.parametrize("width", [70, 80, 100, 120, 133, 146, 160, 200])
+def test_nothing_is_cut_off_on_any_terminal(analysis, width: int) -> None:
+    table = results.main_table(analysis)
+    console = Console(width=width, file=io.StringIO())
+    for part in tables.fitting(table, width):
+        console.print(part)
+    text = console.file.getvalue()
+    assert "…" not in text
+    for column in range(len(table.columns)):
+        for row in table.rows:
+            cell = row.cells[column]
+            assert all(piece in text for piece in (cell.main, cell.small, cell.verdict))
+    assert text.count("px/f²") == 1
+    assert max(map(len, text.splitlines())) <= width
+
+
 def test_markup_and_pipes_are_harmless() -> None:
     table = Table("[bold]t", ("a|b",), (Row("<i>[red]x", (Cell("1|2", "<b>"),)),))
     console = Console(width=80, file=io.StringIO())
