@@ -54,8 +54,11 @@ tiny: setup  ## a tiny ablation from nothing to its report, by the command line
 bench: setup  ## measure; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-stage1: setup  ## remake the default's per-frame weights (about two hours on two cores)
-	$(BIN)/python experiments/stage1/train.py
+stage1: setup  ## remake the default's per-frame weights (an hour or more on two cores)
+	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=1600 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
+	$(BIN)/bipose data make --root data/synthetic --clips train=200,val=32,test=96 --frames 32 --formats jhmdb
+	$(BIN)/bipose ablate experiments/recipes/stage1.yaml --out runs --workers 1
+	$(BIN)/bipose weights runs/stage1/resnet18_narrow/seed0 --out experiments/weights/stage1.safetensors
 
 lock:  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock

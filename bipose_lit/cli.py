@@ -1,26 +1,42 @@
-"""Configuration files to objects: LightningCLI for people, `resolve` and `build` for the ablation engine. Defines no component."""
+"""Configuration files to objects: LightningCLI for people, `resolve` and `build` for the engine. Defines no component."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import io
+import inspect
+import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import lightning.pytorch as L
 from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from bipose_lit import losses
+from bipose_lit.cli_errors import explain, read_configs
+from bipose_lit.codecs import heatmap, regression
 from bipose_lit.datamodule import PoseDataModule
+from bipose_lit.datasets import jhmdb, penn, pixel
+from bipose_lit.datasets.index import Reader
+from bipose_lit.models.backbones import timm_backbone
+from bipose_lit.models.decoders import deconv
+from bipose_lit.models.decoders import regression as regression_decoder
+from bipose_lit.models.temporal import controls, conv_lstm, film, spatial
 from bipose_lit.module import PoseModule
 from bipose_lit.types import BiposeError
 
+BUILT_IN = (
+    timm_backbone, conv_lstm, controls, film, spatial, deconv, regression_decoder, heatmap, regression, losses, jhmdb, penn, pixel
+)  # fmt: skip
+"""Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
+
+COMMANDS = ("fit", "validate", "test", "predict")
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 
@@ -29,6 +45,10 @@ class PoseCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.size", "model.size")
+
+    def instantiate_classes(self) -> None:
+        with one_line_errors(values=True):
+            super().instantiate_classes()
 
 
 class KeepConfig(SaveConfigCallback):
@@ -48,18 +68,27 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         BiposeError: an option, a value or a file is wrong.
     """
-    with one_line_errors():
+    given = list(sys.argv[1:] if args is None else args)
+    configs = read_configs(_config_files(given))
+    with one_line_errors(configs), _without_advertisements():
         PoseCLI(
             PoseModule,
             PoseDataModule,
-            args=list(args) if args is not None else sys.argv[1:],
+            args=None if given == sys.argv[1:] else given,
             save_config_callback=KeepConfig,
             seed_everything_default=0,
             parser_kwargs={"exit_on_error": False, **{c: {"exit_on_error": False} for c in COMMANDS}},
         )
 
 
-COMMANDS = ("fit", "validate", "test", "predict")
+def _config_files(args: Sequence[str]) -> list[Path]:
+    """The files behind -c and --config, in their order."""
+    found = []
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in ("-c", "--config") and (equals or following):
+            found.append(Path(value if equals else following))
+    return found
 
 
 def make_parser() -> LightningArgumentParser:
@@ -87,11 +116,8 @@ def resolve(files: Sequence[Path], overrides: Mapping[str, Any] | Sequence[str] 
     Raises:
         BiposeError: a missing file, broken YAML, an unknown option or class, a value of the wrong type.
     """
-    args: list[str] = []
-    for file in files:
-        if not Path(file).is_file():
-            raise BiposeError(f"configuration {file} not found")
-        args.append(f"--config={file}")
+    configs = read_configs(Path(file) for file in files)
+    args = [f"--config={file}" for file in configs]
     if isinstance(overrides, Mapping):
         import yaml
 
@@ -101,7 +127,7 @@ def resolve(files: Sequence[Path], overrides: Mapping[str, Any] | Sequence[str] 
     else:
         args.extend(overrides)
     parser = make_parser()
-    with one_line_errors():
+    with one_line_errors(configs):
         config = parser.parse_args(args)
         config.pop("config", None)
         plain = config.as_dict()
@@ -115,7 +141,7 @@ def build(config: Mapping[str, Any]) -> tuple[PoseModule, PoseDataModule, dict[s
         BiposeError: as `resolve`, and whatever the parts complain about.
     """
     parser = make_parser()
-    with one_line_errors(), warnings.catch_warnings():
+    with one_line_errors(values=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = {k: v for k, v in config.items() if k not in ("trainer", "config")}
         namespace = parser.parse_object(wanted)
@@ -126,37 +152,74 @@ def build(config: Mapping[str, Any]) -> tuple[PoseModule, PoseDataModule, dict[s
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turns the parser's and the parts' errors into one clear line."""
-    noise = io.StringIO()
+def one_line_errors(configs: Mapping[Path, Mapping[str, Any]] | None = None, values: bool = False) -> Iterator[None]:
+    """Turns the parser's errors into one clear line; with `values` also what constructors say of their arguments.
+
+    Args:
+        configs: content of the configuration files, so that the line can name the one with the mistake.
+        values: set while objects are built.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             yield
     except ArgumentError as error:
-        raise BiposeError(_explain(str(error))) from error
-    finally:
-        del noise
+        raise BiposeError(explain(str(error), _options(), _choices(), configs)) from error
+    except (ValueError, MisconfigurationException) as error:
+        if not values:
+            raise
+        raise BiposeError(explain(str(error), _options(), _choices(), configs)) from error
 
 
-def _explain(message: str) -> str:
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    inner = re.search(r"BiposeError: (.*)", message)
-    if inner:
-        return inner.group(1)
-    text = " ".join(lines)
-    unknown = re.search(r"(?:Key|Option|Unrecognized arguments?:?|option) '?-*([\w.]+)'?", text)
-    if unknown:
-        hint = _closest(unknown.group(1))
-        if hint:
-            text += f"; did you mean {hint}?"
-    return text if len(text) <= 600 else text[:600] + " ..."
+@cache
+def _options() -> tuple[str, ...]:
+    """Dotted names of all options."""
+    return tuple(a.dest for a in make_parser()._actions if a.dest)
 
 
-def _closest(key: str) -> str:
-    known = [a.dest for a in make_parser()._actions if a.dest]
-    names = {name.split(".")[-1]: name for name in known}
-    found = difflib.get_close_matches(key, known, 1, 0.7) or [
-        names[m] for m in difflib.get_close_matches(key.split(".")[-1], list(names), 1, 0.7)
+@cache
+def _choices() -> dict[str, list[str]]:
+    """Names of the built-in classes for every option that takes one."""
+    found: dict[str, list[str]] = {}
+    classes = [
+        value
+        for module in BUILT_IN
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
     ]
-    return found[0] if found else ""
+    for group, owner in (("model", PoseModule), ("data", PoseDataModule)):
+        for name, hint in get_type_hints(owner.__init__).items():
+            for kind in (hint, *get_args(hint)):
+                if not inspect.isclass(kind) or kind.__module__.split(".")[0] != "bipose_lit":
+                    continue
+                if kind is Reader:  # a protocol: readers fit by what they have, and a bare name is not enough
+                    fits = [
+                        f"{c.__module__}.{c.__name__}"
+                        for c in classes
+                        if hasattr(c, "index") and hasattr(c, "skeleton")
+                    ]
+                else:
+                    fits = [c.__name__ for c in classes if c is not kind and kind in c.__mro__]
+                if fits:
+                    found[f"{group}.{name}"] = fits
+    return found
+
+
+@contextlib.contextmanager
+def _without_advertisements() -> Iterator[None]:
+    """Keeps Lightning's tips for other products, and its advice that does not apply here, off the screen."""
+
+    def useful(record: logging.LogRecord) -> bool:
+        return "Tip: For seamless" not in record.getMessage()
+
+    loggers = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "trainer")]
+    for logger in loggers:
+        logger.addFilter(useful)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`")
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(useful)

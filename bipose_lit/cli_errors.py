@@ -6,7 +6,8 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ WORDS = {
     "tuple": "a list in brackets",
     "dict": "a mapping",
 }
-SHOWN = 12
 _TYPE = r"<class '([\w.]+)'>|typing\.Literal\[(.*?)\]|(list|tuple|dict)\[.*?\]"
 
 
@@ -53,12 +53,18 @@ def read_configs(files: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
     return found
 
 
-def explain(message: str, known: Sequence[str] = (), configs: Mapping[Path, Mapping[str, Any]] | None = None) -> str:
+def explain(
+    message: str,
+    known: Sequence[str] = (),
+    choices: Mapping[str, Sequence[str]] | None = None,
+    configs: Mapping[Path, Mapping[str, Any]] | None = None,
+) -> str:
     """One line for a message of jsonargparse.
 
     Args:
         message: as it was raised.
         known: dotted names of all options, to suggest one for a misspelt name.
+        choices: by option, names of the classes that it takes.
         configs: content of the configuration files, to say which one holds the mistake.
     """
     keys = re.findall(r'Parser key "([^"]+)"', message)
@@ -70,21 +76,26 @@ def explain(message: str, known: Sequence[str] = (), configs: Mapping[Path, Mapp
         return f"configuration {file[1]} not found; check the path"
     if link := re.search(r'Linked "([\w.]+)" must be given via "([\w.]+)"', message):
         return f"{link[1]} follows {link[2]}: set that instead"
+    if needed := re.search(r"following arguments are required: (.*)", message):
+        missing = re.sub(r"\b(fit|validate|test|predict)\.", "", needed[1])
+        return f"not configured: {missing}; start from a complete configuration (-c experiments/base.yaml)"
     if bare := re.search(r"argument -*([\w.]+): expected one argument", message):
         return f"--{bare[1]} needs a value"
-    where = _where(configs or {})
+    names = (choices or {}).get(option, ())
+    where = partial(_holder, configs or {})
     if refused := re.search(r"Option '([^']+)' is not accepted", message):
-        return _refused(option, refused[1], classes[-1] if classes else "") + where(option, refused[1])
+        return _refused(option, refused[1], classes[-1] if classes else "", names) + where(f"{option}.{refused[1]}")
     if unknown := re.search(
         r"(?:does not accept option|[Uu]nrecognized arguments?:|Key|Option) ['\"]?-*([\w.]+)", message
     ):
         near = closest(unknown[1], known)
         hint = f"; did you mean {near}?" if near else "; 'bipose fit --help' lists all"
-        return f"there is no option {unknown[1]}{hint}" + where("", unknown[1])
+        return f"there is no option {unknown[1]}{hint}" + where(unknown[1])
     if _no_class(message):
-        return _class_not_found(message, option, classes) + where(option)
+        name = _named_class(message, classes)
+        return _class_not_found(message, option, name, names) + where(option, name)
     if wrong := _wrong_type(message):
-        return f"{option} takes {wrong[0]}, not {wrong[1]}" + where(option)
+        return f"{option} takes {wrong[0]}, not '{wrong[1]}'" + where(option, wrong[1])
     errors = re.findall(r"^\s*- (?!Expected a )(.+)$", message, re.MULTILINE)
     text = "; ".join(errors) if errors else " ".join(message.split())
     if option and option not in text:
@@ -101,59 +112,48 @@ def closest(key: str, known: Sequence[str]) -> str:
     return found[0] if found else ""
 
 
-def parts(kind: type) -> list[str]:
-    """Names of the imported classes that can stand where `kind` is wanted, without what other packages define privately."""
-    found: dict[str, None] = {}
-    todo = [kind]
-    while todo:
-        cls = todo.pop()
-        todo += cls.__subclasses__()
-        ours = cls.__module__.split(".")[0] == kind.__module__.split(".")[0]
-        if cls is not kind and ours and not cls.__name__.startswith("_"):
-            found[cls.__name__] = None
-    return sorted(found)
-
-
-def _refused(option: str, name: str, class_path: str) -> str:
+def _refused(option: str, name: str, class_path: str, names: Sequence[str]) -> str:
     cls = _load(class_path)
     if cls is None:
         return f"there is no option {option}.{name}"
-    choices = parts(cls)
-    if choices and (inspect.isabstract(cls) or not _parameters(cls)):
+    if names and cls.__name__ not in names and any(c.__name__ in names for c in cls.__subclasses__()):
         return (
             f"{option}: '{name}' means nothing before a class is chosen; name the class first "
-            f"(--{option} {choices[0]} --{option}.{name} ..., or class_path and init_args in a file)"
+            f"(--{option} {names[0]} --{option}.{name} ..., or class_path and init_args in a file)"
         )
     takes = _parameters(cls)
     near = difflib.get_close_matches(name, takes, 1, 0.6)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"there is no option {option}.{name}{hint} {cls.__name__} takes {', '.join(takes) or 'none'}".replace(
-        f"{name} {cls.__name__}", f"{name}; {cls.__name__}"
-    )
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no option {option}.{name}; {hint}{cls.__name__} takes {', '.join(takes) or 'none'}"
 
 
 def _no_class(message: str) -> bool:
-    signs = ("Expected a dot import path", "has no attribute", "No module named", "correspond to a subclass", "protocol")
+    signs = (
+        "Expected a dot import path",
+        "has no attribute",
+        "No module named",
+        "correspond to a subclass",
+        "protocol",
+    )
     return any(sign in message for sign in signs)
 
 
-def _class_not_found(message: str, option: str, classes: Sequence[str]) -> str:
+def _named_class(message: str, classes: Sequence[str]) -> str:
+    if classes:
+        return classes[-1]
     given = re.search(r"Expected a dot import path string: (.*)", message) or re.search(r"Given value: (.*)", message)
-    name = classes[-1] if classes else given[1].strip() if given else "?"
-    missing = re.search(r"No module named '([^']+)'", message)
-    bases = [b for b in re.findall(r"<class '([\w.]+)'>", message) if not b.endswith("NoneType")]
-    kind = _load(bases[-1]) if bases else None
-    choices = parts(kind) if kind is not None else []
-    if "correspond to a subclass" in message:
-        text = f"{option}: {name} is no {kind.__name__ if kind else 'class of the right kind'}"
-    elif missing:
-        text = f"{option}: no class {name}: no module named {missing[1]} can be imported"
-    else:
-        text = f"{option}: no class {name}"
-    near = difflib.get_close_matches(name.split(".")[-1], choices, 1, 0.6)
+    return given[1].strip() if given else "?"
+
+
+def _class_not_found(message: str, option: str, name: str, names: Sequence[str]) -> str:
+    text = f"{option}: there is no class {name}"
+    if "correspond to a subclass" in message or "protocol" in message:
+        text = f"{option}: {name} is no class that fits here"
+    elif missing := re.search(r"No module named '([^']+)'", message):
+        text += f" (no module {missing[1]} can be imported)"
+    near = difflib.get_close_matches(name.split(".")[-1], names, 1, 0.6)
     text += f"; did you mean {near[0]}?" if near else ""
-    if 0 < len(choices) <= SHOWN:
-        text += f"; there {'are' if len(choices) > 1 else 'is'} {', '.join(choices)}"
+    text += f"; built in: {', '.join(names)}" if names else ""
     return text + "; a class of your own works by its dotted path (package.module.Class)"
 
 
@@ -171,7 +171,7 @@ def _wrong_type(message: str) -> tuple[str, str] | None:
     if nested := re.match(r"NestedArg\(key='[^']*', val='?(.*?)'?\)$", value):
         value = nested[1]
     words = [_words(match) for match in re.finditer(_TYPE, kind)] or [kind]
-    return " or ".join(dict.fromkeys(words)), f"'{value}'"
+    return " or ".join(dict.fromkeys(words)), value
 
 
 def _words(match: re.Match[str]) -> str:
@@ -199,24 +199,25 @@ def _load(class_path: str) -> type | None:
     return found if inspect.isclass(found) else None
 
 
-class _where:  # noqa: N801 - reads as the phrase it makes
-    """Finds the file that holds an option: " (in FILE)", or nothing."""
+def _holder(configs: Mapping[Path, Mapping[str, Any]], option: str, value: str | None = None) -> str:
+    """The last file that says an option (with this value), as " (in FILE)"; nothing if the command line does."""
+    wanted = ".".join(part for part in option.split(".") if part != "init_args")
+    holders = []
+    for file, content in configs.items():
+        for name, found in _flat(content):
+            said = found.get("class_path") if isinstance(found, Mapping) else found
+            if name == wanted and value in (None, str(said), str(found)):
+                holders.append(file)
+    return f" (in {holders[-1]})" if holders else ""
 
-    def __init__(self, configs: Mapping[Path, Mapping[str, Any]]) -> None:
-        self.names = {file: set(_flat(content)) for file, content in configs.items()}
 
-    def __call__(self, option: str, last: str = "") -> str:
-        wanted = ".".join(p for p in (*option.split("."), *last.split(".")) if p and p != "init_args")
-        holders = [file for file, names in self.names.items() if wanted in names]
-        return f" (in {holders[-1]})" if holders else ""
-
-
-def _flat(content: Mapping[str, Any], path: str = "") -> Iterable[str]:
+def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         name = path if key == "init_args" else f"{path}.{key}".strip(".")
-        yield name
+        if key != "init_args":
+            yield name, value
         if isinstance(value, Mapping):
             yield from _flat(value, name)
 
 
-__all__ = ["closest", "explain", "parts", "read_configs"]
+__all__ = ["closest", "explain", "read_configs"]

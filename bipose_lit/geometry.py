@@ -7,12 +7,13 @@ map of stride s sees crop pixel x at (x + 0.5) / s - 0.5. All matrices are 2x3 a
 from __future__ import annotations
 
 import math
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # readers and reports use this file without torch
+    from torch import Tensor
 
 Matrix = NDArray[np.float64]
 

@@ -12,11 +12,13 @@ from torch import Tensor
 from bipose_lit import geometry
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.codecs.base import TargetCodec
+from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
 from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.recipe import Recipe
-from bipose_lit.types import ABSENT, ClipBatch
+from bipose_lit.skeletons import SKELETONS
+from bipose_lit.types import ABSENT, BiposeError, ClipBatch
 from bipose_lit.weights import load_parts
 
 
@@ -71,16 +73,46 @@ class PoseModule(L.LightningModule):
         )
         self.codec = codec
         self.loss = loss
+        self._check_output()
         self.joints, self.size = joints, size
         self.recipe = recipe
         self.weights, self.weights_for = weights, weights_for
         self.flip_test = flip_test
         self._restored = False
 
+    def _check_output(self) -> None:
+        """One frame through decoder and loss: BiposeError if the codec makes something else than the decoder predicts."""
+        network, spec = self.network, self.network.backbone.spec
+        rows, columns = (1, 1) if network.decoder.pooled else (n // spec.stride for n in reversed(network.size))
+        training = network.decoder.training
+        with torch.no_grad():
+            predicted = network.decoder.eval()(torch.zeros(1, spec.channels, rows, columns))
+            target, weight = self.codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
+            self.loss(predicted, target, weight)
+        network.decoder.train(training)
+
     def setup(self, stage: str) -> None:
-        """Loads the starting weights, unless a checkpoint replaces them anyway."""
-        if self.trainer.ckpt_path is None:
-            self.start_from_weights()
+        """Refuses data that the model was not made for.
+
+        Raises:
+            BiposeError: another number or order of joints, or crops of another size.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, PoseDataModule):
+            return
+        if data.num_joints != self.joints:
+            raise BiposeError(
+                f"model.joints is {self.joints}, but the data's skeleton ({data.skeleton.name}) has {data.num_joints}; "
+                f"set model.joints to {data.num_joints}"
+            )
+        if data.size != self.size:
+            raise BiposeError(f"model.size is {self.size}, data.size {data.size}; make them equal")
+        name = self.codec.skeleton
+        if name is not None and SKELETONS[name].joints != data.skeleton.joints:
+            raise BiposeError(
+                f"model.codec.skeleton is {name}, but the data have the joints of {data.skeleton.name}: a flip test would "
+                "exchange the wrong ones; set it to the data's skeleton"
+            )
 
     def start_from_weights(self) -> None:
         """Loads the parts' pretrained weights and `weights`, once; a module from a checkpoint keeps its own."""
@@ -95,10 +127,18 @@ class PoseModule(L.LightningModule):
         self._restored = True
 
     def configure_callbacks(self) -> list[L.Callback]:
+        """Adds the metrics; and loads the starting weights, unless a checkpoint replaces them anyway.
+
+        The weights must be there before any callback's setup: one that averages weights takes its copy then.
+        """
+        if self.trainer.ckpt_path is None:
+            self.start_from_weights()
         return [] if any(isinstance(c, Evaluation) for c in self.trainer.callbacks) else [Evaluation()]  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.recipe.build(self.network, self.network.backbone)
+        # Lightning refuses to clip gradients between mixed precision and a fused optimiser.
+        clipped_mixed = bool(self.trainer.gradient_clip_val) and "mixed" in str(self.trainer.precision)
+        optimizer = self.recipe.build(self.network, self.network.backbone, fused=not clipped_mixed)
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = {"scheduler": self.recipe.scheduler(optimizer, total), "interval": "step", "name": "lr"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

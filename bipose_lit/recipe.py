@@ -59,8 +59,17 @@ class Recipe:
         if self.schedule == "step" and not self.milestones:
             raise BiposeError("recipe: schedule 'step' needs milestones (fractions of all steps)")
 
-    def build(self, network: nn.Module, backbone: nn.Module | None) -> Optimizer:
-        """The optimiser over the trainable parameters; BiposeError if there is none."""
+    def build(self, network: nn.Module, backbone: nn.Module | None, fused: bool = True) -> Optimizer:
+        """The optimiser over the trainable parameters.
+
+        Args:
+            network: whose parameters.
+            backbone: the part of it that `backbone_lr` applies to.
+            fused: one kernel for all parameters where they allow it (about three times cheaper, on processors too).
+
+        Raises:
+            BiposeError: nothing is trainable.
+        """
         inner = {id(p) for p in backbone.parameters()} if backbone is not None else set()
         groups = []
         for is_backbone in (False, True):
@@ -81,9 +90,9 @@ class Recipe:
         if not groups:
             raise BiposeError("model: no trainable parameter; unfreeze the backbone or add a decoder")
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=_fusable(groups))
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused and _fusable(groups))
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(groups, lr=self.lr, betas=self.betas, fused=_fusable(groups))
+        return kind(groups, lr=self.lr, betas=self.betas, fused=fused and _fusable(groups))
 
     def factor(self, total: int) -> Callable[[int], float]:
         """The schedule as a factor on the peak rate by step (0-based), for `total` steps."""

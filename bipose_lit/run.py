@@ -170,7 +170,7 @@ class Clock(L.Callback):
 
 def _trainer(options: Mapping[str, Any], folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
     """The Trainer as configured, without what a run in a batch of runs must not have: bars, loggers, own checkpoints."""
-    chosen = {k: v for k, v in options.items() if v is not None}
+    chosen = dict(options)  # null means null: check_val_every_n_epoch
     own = _instances(chosen.pop("callbacks", None))
     chosen.update(
         default_root_dir=str(folder),

@@ -89,8 +89,8 @@ metrics = trainer.validate(module, datamodule=data, verbose=False)[0]
 print({k: round(v, 3) for k, v in metrics.items() if k in ("val_pck_0_2_clip_clip_box", "val/loss")})
 
 # %% [markdown]
-# Eight clips and a hundred steps teach nothing about people in general. On the clips it was fitted to, the network should be on its
-# way to the labels:
+# Eight clips and a hundred steps teach nothing about people in general. On the clips it was fitted to, the network should
+# be on its way to the labels:
 
 # %%
 from bipose_lit.drawing import draw_pose

@@ -159,7 +159,7 @@ class Engine:
             workers = max(1, len(devices) // each) if on_gpu else max(1, cores // (threads * each))
         elif workers < 1:
             raise BiposeError(f"--workers must be at least 1, not {workers}")
-        self.workers = max(1, min(workers, len(plan.tasks)))
+        self.makers, self.workers = workers, max(1, min(workers, len(plan.tasks)))
         if not on_gpu and self.workers * threads > cores:
             progress.line(
                 f"bipose: warning: {self.workers} workers with {threads} threads each on {cores} cores will be slower than "
@@ -191,7 +191,7 @@ class Engine:
             return
         root = data_root(self.plan.config(self.plan.arms[0], {}))
         self.progress.phase("making data")
-        call(lambda channel: self.backend.make(recipe, root, self.workers, channel.step_text), self._watch)
+        call(lambda channel: self.backend.make(recipe, root, self.makers, channel.step_text), self._watch)
 
     def check(self) -> bool:
         """Compares what is finished with what is asked for; whether anything is left to do."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 
 from bipose_lit.metrics.state import PredictionCollector
 from bipose_lit.metrics.summary import alias, summarise
 from bipose_lit.store import Predictions
-from bipose_lit.types import ClipBatch
+from bipose_lit.types import ABSENT, BiposeError, ClipBatch
 
 
 class Evaluation(L.Callback):
@@ -26,32 +27,41 @@ class Evaluation(L.Callback):
         self.metrics: dict[str, dict[str, float]] = {}
         self.scorings: dict[str, int] = {}
         self._collector = PredictionCollector()
-        self._loss = 0.0
-        self._batches = 0
+        self._start()
 
     def _start(self) -> None:
         self._collector = PredictionCollector()
-        self._loss, self._batches = 0.0, 0
+        self._loss, self._labels = 0.0, 0
 
     def _add(self, batch: ClipBatch, outputs: Any) -> None:
         self._collector.update(batch, outputs["joints"], outputs["score"])
         if "loss" in outputs:
-            self._loss += float(outputs["loss"])
-            self._batches += 1
+            labels = int((batch.visible[batch.valid] != ABSENT).sum())
+            self._loss += float(outputs["loss"]) * labels
+            self._labels += labels
 
     def _finish(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
         if trainer.sanity_checking:
             return
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if datamodule is None:
+            raise BiposeError("metrics need the data's index: pass datamodule=PoseDataModule(...), not bare loaders")
         predictions = self._collector.compute(datamodule.index(split))
         metrics = summarise(predictions, split, detail=trainer.state.fn != "fit")
         self.predictions[split], self.metrics[split] = predictions, metrics
         self.scorings[split] = self.scorings.get(split, 0) + 1
-        # Every rank holds the same gathered numbers, so nothing is reduced again.
-        module.log_dict({alias(name): value for name, value in metrics.items()}, add_dataloader_idx=False)
-        if self._batches:
-            metrics[f"{split}/loss"] = self._loss / self._batches
-            module.log(f"{split}/loss", metrics[f"{split}/loss"], sync_dist=True)
+        loss, labels = self._loss, float(self._labels)
+        if trainer.world_size > 1:  # summed by all ranks, also by one that met no label
+            totals = torch.tensor([loss, labels], dtype=torch.float64, device=module.device)
+            loss, labels = trainer.strategy.reduce(totals, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        if labels:
+            metrics[f"{split}/loss"] = loss / labels
+        # Every rank holds the same numbers now, so nothing is reduced again.
+        headlines = {n: v for n, v in metrics.items() if trainer.state.fn == "fit" or n.count("/") == 1}
+        module.log_dict({n if n.endswith("/loss") else alias(n): v for n, v in headlines.items()})
+        rest = {alias(n): v for n, v in metrics.items() if n not in headlines}
+        for logger in trainer.loggers if rest else ():
+            logger.log_metrics(rest, step=trainer.global_step)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start()

@@ -38,7 +38,14 @@ class History(L.Callback):
         step = trainer.global_step
         if step == self._last or (step % self.every and step != 1):
             return
-        self._last = step
+        self._training(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._last not in (-1, trainer.global_step):
+            self._training(trainer)
+
+    def _training(self, trainer: L.Trainer) -> None:
+        self._last = trainer.global_step
         rates = {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         self._write(trainer, {**_numbers(trainer.callback_metrics, "train/"), **rates})
 

@@ -123,8 +123,8 @@ class PoseDecoder(Part):
 class PoseModel(Protocol):
     """Anything that turns a clip batch into predictions; `PoseNetwork` is the usual one.
 
-    `forward` returns one Encoded per supervised stage (the last one counts), each with N = select.sum() rows in row-major order of
-    the (B, T) mask.
+    `forward` returns one Encoded per supervised stage (the last one counts), each with N = select.sum() rows in row-major
+    order of the (B, T) mask.
     """
 
     def __call__(self, batch: ClipBatch, select: Bool[Tensor, "B T"]) -> list[Encoded]: ...

@@ -156,7 +156,9 @@ def curves(
         if log:
             axes[0].set_yscale("log")
         elif zero:
-            axes[0].set_ylim(bottom=0)
+            # a band of few clusters can dwarf the curves
+            highest = max(float(np.nanmax(line.y)) for panel in panels for line in panel.lines)
+            axes[0].set_ylim(0, min(axes[0].get_ylim()[1], 1.8 * highest))
         _legend(figure, handles)
 
     return _svg(slug, title, description, width, height, draw)

@@ -235,7 +235,7 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         data=_words(data.get("data")),
         notes=str(data.get("notes") or ""),
         threads=int(data["threads"]) if data.get("threads") else None,
-        about={k: v for k, v in {**about, **dict(data.get("about") or {})}.items() if v},
+        about={k: v for k, v in {**about, **dict(data.get("about") or {})}.items() if v and v != k},
         raw=data,
     )
 

@@ -81,16 +81,13 @@ def window(joints: NDArray[np.floating], visible: NDArray[np.uint8], size: tuple
     return Window(int(x0), int(y0), int(x1 - x0), int(y1 - y0), float(scale))
 
 
-def clip_frames(
-    source: FrameSource, predictions: Mapping[str, Predictions], clip: str, columns: int = 2
-) -> list[NDArray[np.uint8]]:
+def clip_frames(source: FrameSource, predictions: Mapping[str, Predictions], clip: str) -> list[NDArray[np.uint8]]:
     """One picture a frame, up to `LONGEST`: the labels, then each arm's prediction.
 
     Args:
         source: the clip's pixels.
         predictions: by arm; all score this clip's frames.
         clip: name of the clip.
-        columns: panels in a row.
 
     Raises:
         BiposeError: a picture cannot be read.
@@ -109,7 +106,7 @@ def clip_frames(
         for arm, p in predictions.items():
             points = view.points(p.pred[rows[arm][i]])
             panels.append(_panel(part, points, skeleton, seen, view.scale, arm))
-        pages.append(_even(side_by_side(panels, columns=columns)))
+        pages.append(_even(side_by_side(panels, columns=3 if len(panels) == 3 else 2)))
     return pages
 
 

@@ -287,9 +287,15 @@ def _joints(a: Analysis, stratum: str) -> int:
     return int(sums.weights.sum())
 
 
+def possible(a: Analysis, level: Contrast) -> tuple[float, float]:
+    """An arm's interval, cut to the range that a fraction has (a symmetric interval can leave it)."""
+    if a.factor != 100 or level.low != level.low:
+        return level.low, level.high
+    return max(level.low, 0.0), min(level.high, 1.0)
+
+
 def _level(a: Analysis, c: Contrast) -> Cell:
-    # a symmetric interval can leave the range that a fraction has
-    low, high = (max(c.low, 0.0), min(c.high, 1.0)) if a.factor == 100 and c.low == c.low else (c.low, c.high)
+    low, high = possible(a, c)
     return Cell(_value(a, c.estimate), interval(low, high, a.factor, 1 if a.factor == 100 else 2))
 
 

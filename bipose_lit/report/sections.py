@@ -121,7 +121,8 @@ def latency(a: Analysis) -> Section:
                 look = runs[arm][0].facts.get("look_ahead_frames", 0)
                 ahead = "whole clip" if look is None else f"{look:g} ahead" if look else "causal"
                 level = s.level()
-                ends = (level.low * a.factor, level.high * a.factor) if level.low == level.low else (None, None)
+                low, high = results.possible(a, level)
+                ends = (low * a.factor, high * a.factor) if low == low else (None, None)
                 x = float(np.mean(known)) / (1 if key == "ms_per_frame" else 1e9)
                 spots.append(Spot(arm, x, level.estimate * a.factor, *ends, note=ahead, style=style[arm]))
         if spots:

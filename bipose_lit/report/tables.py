@@ -93,9 +93,9 @@ def to_rich(table: Table) -> RichTable:
         pad_edge=False,
         collapse_padding=True,
     )
-    out.add_column(table.first, no_wrap=True)
+    out.add_column(mark(table.first), no_wrap=True)
     for i, column in enumerate(table.columns):
-        out.add_column(column, justify="right", min_width=_width(table, i))
+        out.add_column(mark(column), justify="right", width=_width(table, i))
     for i, row in enumerate(table.rows):
         style = "dim" if row.reference else ""
         cells = []
@@ -117,7 +117,7 @@ def fitting(table: Table, width: int) -> list[RichTable]:
     parts: list[list[int]] = [[]]
     left = room
     for i in range(len(table.columns)):
-        needed = _width(table, i) + 2
+        needed = _width(table, i) + 3
         if needed > left and parts[-1]:
             parts.append([])
             left = room
