@@ -120,6 +120,13 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         "data", help="make a synthetic data set, look at data", description="Make or look at data."
     )
     _add_data(data.add_subparsers(dest="action", required=True, metavar="ACTION"), leaf)
+    weights = leaf(
+        commands, "weights", _weights, "weights of a run's parts as one small file, for other runs to start from"
+    )
+    weights.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run (OUT/NAME/ARM/seedK)")
+    weights.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
+    weights.add_argument("--parts", type=_names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
+    weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
     leaf(commands, "doctor", _doctor, "what is installed, reachable, missing, and what to do")
     one = leaf(commands, HIDDEN, _run_one, "one run of an ablation (started by 'ablate')")
     commands._choices_actions = [a for a in commands._choices_actions if a.dest != HIDDEN]  # not for people
@@ -169,6 +176,9 @@ def _add_data(group: Any, leaf: Callable[..., Parser]) -> None:
         "--clips", type=_counts, metavar="SPLIT=N,..", help="clips of stage1, train, val, test, e.g. train=96,val=24"
     )
     make.add_argument("--frames", type=int, metavar="T", help="frames per clip")
+    make.add_argument("--fps", type=float, metavar="F", help="frames per second")
+    make.add_argument("--clips-per-cluster", type=int, metavar="N", help="clips that share a scene and a person")
+    make.add_argument("--pixels", choices=("video", "png"), help="motion JPEG, or lossless and five times larger")
     make.add_argument("--seed", type=int, metavar="K", help="the set is a function of its options and this number")
     make.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as cores)")
     make.add_argument("--motion", type=Path, nargs="+", metavar="FILE.bvh", help="captured motion to draw from as well")
@@ -276,7 +286,10 @@ def _report(args: argparse.Namespace) -> int:
 def _data_make(args: argparse.Namespace) -> int:
     from bipose_lit.datasets.commands import make
 
-    given = {k: getattr(args, k) for k in ("clips", "frames", "seed", "workers", "motion", "formats")}
+    given = {
+        k: getattr(args, k)
+        for k in ("clips", "frames", "fps", "clips_per_cluster", "pixels", "seed", "workers", "motion", "formats")
+    }
     make(args.root, **{k: v for k, v in given.items() if v is not None})
     return 0
 
@@ -292,6 +305,13 @@ def _data_spectra(args: argparse.Namespace) -> int:
     from bipose_lit.datasets.commands import spectra
 
     spectra(args.motion)
+    return 0
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from bipose_lit.weights import export
+
+    print(export(args.run, args.out, args.parts, args.dtype))
     return 0
 
 

@@ -44,11 +44,18 @@ class PoseCLI(LightningCLI):
     """The links that spare a configuration from saying the same number twice."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.link_arguments("data.size", "model.size")
+        _link(parser)
 
     def instantiate_classes(self) -> None:
         with one_line_errors(values=True):
             super().instantiate_classes()
+        if self.subcommand not in (None, "fit") and self.config[self.subcommand].get("ckpt_path"):
+            self.model.expect_checkpoint()
+
+
+def _link(parser: LightningArgumentParser) -> None:
+    parser.link_arguments("data.size", "model.size")
+    parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
 
 class KeepConfig(SaveConfigCallback):
@@ -99,7 +106,7 @@ def make_parser() -> LightningArgumentParser:
     parser.add_lightning_class_args(L.Trainer, "trainer")
     parser.add_lightning_class_args(PoseModule, "model")
     parser.add_lightning_class_args(PoseDataModule, "data")
-    parser.link_arguments("data.size", "model.size")
+    _link(parser)
     return parser
 
 

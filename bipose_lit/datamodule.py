@@ -40,7 +40,8 @@ class PoseDataModule(L.LightningDataModule):
         batch_size: clips per process and training step.
         eval_batch_size: clips per process and evaluation step; null for `batch_size`.
         num_workers: loader processes; 0 reads in the training process, as the feature cache always does.
-        seed: of windows, views, order and supervision.
+        seed: of order, windows, views and supervision; the command line sets it to `seed_everything`.
+        view_seed: of the views that are kept in the cache, so that runs of several seeds share it.
         cache: keep the frozen backbone's features on disk; null to compute them from pixels in every step.
         pin_memory: page-locked batches, for a GPU.
 
@@ -64,6 +65,7 @@ class PoseDataModule(L.LightningDataModule):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        view_seed: int = 0,
         cache: FeatureCache | None = None,
         pin_memory: bool = False,
     ) -> None:
@@ -78,7 +80,8 @@ class PoseDataModule(L.LightningDataModule):
             )
         self.size, self.padding, self.clips = (size[0], size[1]), padding, clips or ClipSampling()
         self.augmentation, self.pixels, self.occluders = augmentation, pixels, occluders
-        self.supervise, self.seed, self.cache, self.num_workers = supervise, seed, cache, num_workers
+        self.supervise, self.cache, self.num_workers = supervise, cache, num_workers
+        self.seed, self.view_seed = seed, view_seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.pin_memory = pin_memory
         self.extractor: Extractor | None = None
@@ -136,13 +139,23 @@ class PoseDataModule(L.LightningDataModule):
                 ClipCropper(index, self.size, self.padding, pixels, occluders),
                 extractor,
                 augmentation,
-                self.seed,
+                self.view_seed,
                 views if views is not None else 2 if self._flip_test() else 1,
             )
             if entry is not None:
                 return CachedClips(index, entry, self.clips, train, augmentation, self.seed)
         return ClipDataset(
-            index, self.size, self.padding, self.clips, train, augmentation, pixels, occluders, self.seed, views
+            index,
+            self.size,
+            self.padding,
+            self.clips,
+            train,
+            augmentation,
+            pixels,
+            occluders,
+            self.seed,
+            views,
+            self.view_seed,
         )
 
     def train_dataloader(self) -> ClipLoader:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from bipose_lit import geometry
@@ -79,6 +80,7 @@ class PoseModule(L.LightningModule):
         self.weights, self.weights_for = weights, weights_for
         self.flip_test = flip_test
         self._restored = False
+        self._missing: BiposeError | None = None
 
     def _check_output(self) -> None:
         """One frame through decoder and loss: BiposeError if the codec makes something else than the decoder predicts."""
@@ -92,14 +94,22 @@ class PoseModule(L.LightningModule):
         network.decoder.train(training)
 
     def setup(self, stage: str) -> None:
-        """Refuses data that the model was not made for.
+        """Refuses data that the model was not made for, and loads the starting weights of a model that is scored as it is.
 
         Raises:
             BiposeError: another number or order of joints, or crops of another size.
         """
+        if stage != "fit":
+            # Lightning does not tell yet whether a checkpoint will replace them: then it is no mistake that they are missing.
+            try:
+                self.start_from_weights()
+            except BiposeError as error:
+                self._missing = error
         data: Any = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, PoseDataModule):
-            return
+        if isinstance(data, PoseDataModule):
+            self._check_data(data)
+
+    def _check_data(self, data: PoseDataModule) -> None:
         if data.num_joints != self.joints:
             raise BiposeError(
                 f"model.joints is {self.joints}, but the data's skeleton ({data.skeleton.name}) has {data.num_joints}; "
@@ -118,24 +128,35 @@ class PoseModule(L.LightningModule):
         """Loads the parts' pretrained weights and `weights`, once; a module from a checkpoint keeps its own."""
         if self._restored:
             return
-        self._restored = True
         self.network.backbone.initialise()
         if self.weights is not None:
             load_parts(self.network, Path(self.weights), self.weights_for)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = True
 
-    def configure_callbacks(self) -> list[L.Callback]:
-        """Adds the metrics; and loads the starting weights, unless a checkpoint replaces them anyway.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.expect_checkpoint()
 
-        The weights must be there before any callback's setup: one that averages weights takes its copy then.
-        """
-        if self.trainer.ckpt_path is None:
-            self.start_from_weights()
+    def expect_checkpoint(self) -> None:
+        """Leaves out the starting weights, and so a download: a checkpoint replaces them."""
+        self._restored, self._missing = True, None
+
+    def on_validation_start(self) -> None:
+        if self._missing is not None:
+            raise self._missing
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Adds the metrics."""
         return [] if any(isinstance(c, Evaluation) for c in self.trainer.callbacks) else [Evaluation()]  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
+        """The recipe's, over the starting weights: at this point a checkpoint would have been loaded."""
+        if not self._restored:
+            self.start_from_weights()
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):  # its copy was taken before
+                    callback.setup(self.trainer, self, "fit")
         # Lightning refuses to clip gradients between mixed precision and a fused optimiser.
         clipped_mixed = bool(self.trainer.gradient_clip_val) and "mixed" in str(self.trainer.precision)
         optimizer = self.recipe.build(self.network, self.network.backbone, fused=not clipped_mixed)

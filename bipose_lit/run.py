@@ -30,12 +30,11 @@ from bipose_lit.cli import build
 from bipose_lit.datamodule import SPLITS, PoseDataModule
 from bipose_lit.models.flops import blank_batch, measure_cost
 from bipose_lit.module import PoseModule
-from bipose_lit.store import CONFIG, HISTORY, RESULT, RunResult, RunSpec, atomic
+from bipose_lit.store import CONFIG, HISTORY, RESULT, WEIGHTS, RunResult, RunSpec, atomic
 from bipose_lit.weights import fingerprint, save_parts
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 FINAL = "checkpoints/final.ckpt"
-PARTS = "weights.safetensors"
 PACKAGES = ("torch", "lightning", "timm", "numpy", "opencv-python-headless", "optuna", "bipose_lit")
 TIMED_CLIPS = 5
 
@@ -123,7 +122,7 @@ def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
         predictions[split] = f"predictions-{split}.npz"
         if trainer.is_global_zero:
             evaluation.predictions[split].save(folder / predictions[split])
-    save_parts(module.network, folder / PARTS, [n for n, _ in module.network.named_children()])
+    save_parts(module.network, folder / WEIGHTS, [n for n, _ in module.network.named_children()])
     facts = describe(module, data)
     facts["steps"] = trainer.global_step
     return RunResult(

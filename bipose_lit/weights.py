@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bipose_lit.store import CONFIG, WEIGHTS, RunResult, atomic
 from bipose_lit.types import BiposeError
 
 
@@ -50,14 +53,68 @@ def load_parts(network: nn.Module, path: Path, parts: Iterable[str] = ("backbone
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()}, strict=False)
 
 
+def export(run: Path, out: Path, parts: Sequence[str] = ("backbone", "decoder"), dtype: str = "float16") -> str:
+    """Writes the weights of a finished run's parts as one file, with the run's configuration and figures beside it.
+
+    Args:
+        run: the run's folder.
+        out: the safetensors file; OUT.json tells what made it.
+        parts: which parts.
+        dtype: "float16" or "float32".
+
+    Returns:
+        What was written, in a line.
+
+    Raises:
+        BiposeError: the run is not finished, or lacks a part.
+    """
+    result = RunResult.load(run)
+    if result is None or result.status != "finished":
+        raise BiposeError(f"{run} is no finished run; give the folder that holds result.json and {WEIGHTS}")
+    tensors = {k: v for k, v in read(run / WEIGHTS).items() if k.split(".")[0] in parts}
+    missing = sorted(set(parts) - {k.split(".")[0] for k in tensors})
+    if missing:
+        raise BiposeError(f"{run / WEIGHTS} has no {', '.join(missing)}; it has {_parts(run)}")
+    kind = getattr(torch, dtype)
+    kept = {k: (v.to(kind) if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
+    digest = hashlib.sha256(b"".join(k.encode() + _bytes(v) for k, v in sorted(kept.items()))).hexdigest()
+    about = {
+        "made_by": {"name": result.name, "arm": result.arm, "seed": result.seed, "commit": result.commit},
+        "parts": list(parts),
+        "dtype": dtype,
+        "sha256": digest,
+        "facts": result.facts,
+        "metrics": {
+            k: v for k, v in result.metrics.items() if k.startswith(("test/pck", "test/auc")) and k.count("/") <= 2
+        },
+        "versions": result.versions,
+        "config": yaml.safe_load((run / CONFIG).read_text()),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(kept, str(out), metadata={"sha256": digest})
+    with atomic(out.with_suffix(".json")) as handle:
+        json.dump(about, handle, indent=1)
+        handle.write("\n")
+    return f"{out}: {', '.join(parts)}, {out.stat().st_size / 1e6:.1f} MB"
+
+
+def _parts(run: Path) -> str:
+    return ", ".join(sorted({k.split(".")[0] for k in read(run / WEIGHTS)}))
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; BiposeError if it is missing or damaged."""
     if not path.is_file():
         raise BiposeError(f"weights {path} not found; give the path of a safetensors file in model.weights")
     try:
-        return load_file(str(path))
+        tensors: dict[str, Tensor] = load_file(str(path))
     except (SafetensorError, OSError) as error:
         raise BiposeError(f"weights {path} cannot be read ({error}); fetch or make the file again") from error
+    return tensors
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -79,7 +79,17 @@ def test_the_cache_gives_what_recomputing_gives(
     assert entry is not None
     cached = CachedClips(INDEX, entry, sampling, True, AUGMENTATION, seed=3)
     pixels = ClipDataset(
-        INDEX, (48, 64), 1.25, sampling, True, AUGMENTATION, ColourJitter(), Occluders(1.0), seed=3, views=4
+        INDEX,
+        (48, 64),
+        1.25,
+        sampling,
+        True,
+        AUGMENTATION,
+        ColourJitter(),
+        Occluders(1.0),
+        seed=3,
+        views=4,
+        view_seed=3,
     )
     assert len(cached) == len(pixels) == 3
     network.eval()

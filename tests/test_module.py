@@ -1,16 +1,18 @@
 """PoseModule: checkpoints that rebuild alone, arms that start equal, weights in time, data that do not fit."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from memory_index import MemoryReader
 from strange_parts import Smear
 from tiny import tiny_options, write_jhmdb
 
+from bipose_lit import skeletons
 from bipose_lit.cli import build, resolve
 from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.codecs.regression import RegressionCodec
@@ -135,12 +137,11 @@ def test_training_resumes_from_a_checkpoint_of_live_objects(tmp_path):
     run.fit(straight, datamodule=data())
     broken = make(ConvLSTM(4))
     broken.load_state_dict(state)
-    first = trainer(tmp_path, max_steps=2)
+    keep = ModelCheckpoint(tmp_path, filename="half", every_n_train_steps=3)
+    first = trainer(tmp_path, max_steps=3, callbacks=[keep], enable_checkpointing=True)
     first.fit(broken, datamodule=data())
-    first.save_checkpoint(tmp_path / "half.ckpt")
     resumed = make(ConvLSTM(4))
-    # The schedule is told the same total, as a run that was killed would have it.
-    trainer(tmp_path, max_steps=4).fit(resumed, datamodule=data(), ckpt_path=tmp_path / "half.ckpt")
+    trainer(tmp_path, max_steps=4).fit(resumed, datamodule=data(), ckpt_path=keep.best_model_path, weights_only=True)
     assert fingerprint(resumed) == fingerprint(straight)
 
 
@@ -183,6 +184,10 @@ def test_a_resumed_fit_does_not_look_for_weights(tmp_path):
     (tmp_path / "parts.safetensors").unlink()
     other = make(weights=str(tmp_path / "parts.safetensors"))
     trainer(tmp_path, max_steps=3).fit(other, datamodule=data(), ckpt_path=tmp_path / "half.ckpt")
+    scored = make(weights=str(tmp_path / "parts.safetensors"))
+    trainer(tmp_path).test(scored, datamodule=data(), ckpt_path=tmp_path / "half.ckpt", verbose=False)
+    with pytest.raises(BiposeError, match="not found"):
+        trainer(tmp_path).test(make(weights=str(tmp_path / "parts.safetensors")), datamodule=data(), verbose=False)
     with pytest.raises(BiposeError, match="not found"):
         trainer(tmp_path).fit(make(weights=str(tmp_path / "parts.safetensors")), datamodule=data())
 
@@ -254,7 +259,7 @@ def test_frozen_backbone_stays_and_clipping_and_precision_pass_through(tmp_path)
     norms = []
 
     class Watch(L.Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        def on_train_batch_end(self, trainer, pl_module, *args, **kwargs):
             grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
             norms.append(torch.stack([g.norm() for g in grads]).norm().item())
             assert all(p.grad is None for p in pl_module.network.backbone.parameters())
@@ -290,9 +295,7 @@ def test_flip_test_makes_predictions_of_a_mirrored_clip_mirror_images():
     batch = some_batch(15)
     straight = module.predict_step(batch)
     mirrored = module.predict_step(batch.flipped())
-    from bipose_lit.skeletons import JHMDB
-
-    joints = mirrored["joints"][:, :, list(JHMDB.flip)]
+    joints = mirrored["joints"][:, :, list(skeletons.JHMDB.flip)]
     valid = batch.valid
     torch.testing.assert_close(straight["joints"][valid][..., 0], 63 - joints[valid][..., 0], rtol=0, atol=1e-3)
     torch.testing.assert_close(straight["joints"][valid][..., 1], joints[valid][..., 1], rtol=0, atol=1e-3)
@@ -390,13 +393,12 @@ def test_data_of_another_shape_are_refused_before_the_first_step(tmp_path, optio
         trainer(tmp_path).fit(make(**options), datamodule=data())
 
 
-def test_a_flip_in_another_order_of_joints_is_refused(tmp_path):
-    from bipose_lit import skeletons
-
-    other = next(n for n, s in skeletons.SKELETONS.items() if len(s) == 15 and s.joints != skeletons.JHMDB.joints)
+def test_a_flip_in_another_order_of_joints_is_refused(tmp_path, monkeypatch):
+    mixed = replace(skeletons.JHMDB, name="mixed", joints=skeletons.JHMDB.joints[::-1])
+    monkeypatch.setitem(skeletons.SKELETONS, "mixed", mixed)
     reader = MemoryReader(2, 5)
     reader.skeleton = skeletons.JHMDB  # type: ignore[misc]
-    module = PoseModule(**parts(codec=HeatmapCodec(4, 1.0, skeleton=other), joints=15))
+    module = PoseModule(**parts(codec=HeatmapCodec(4, 1.0, skeleton="mixed"), joints=15))
     datamodule = PoseDataModule(reader, size=(64, 64))
     datamodule.setup = lambda stage: None  # type: ignore[method-assign,assignment]
     with pytest.raises(BiposeError, match="a flip test would exchange the wrong ones"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ SIZE = (64, 48)
 K = len(skeletons.JHMDB)
 MARKS = {"train": 1, "test": 2, "val": 3}
 HUES = np.linspace(0, 180, K, endpoint=False).astype(np.uint8)
-COLOURS = cv2.cvtColor(np.stack([HUES, np.full(K, 255, np.uint8), np.full(K, 255, np.uint8)], 1)[None], cv2.COLOR_HSV2RGB)[0]
+COLOURS = cv2.cvtColor(
+    np.stack([HUES, np.full(K, 255, np.uint8), np.full(K, 255, np.uint8)], 1)[None], cv2.COLOR_HSV2RGB
+)[0]
 
 
 def draw(joints: NDArray[np.floating], size: tuple[int, int] = SIZE, sigma: float = 1.8) -> NDArray[np.uint8]:
@@ -90,6 +93,4 @@ def tiny_options(root: Path, **more: Any) -> dict[str, Any]:
 
 def arguments(options: Mapping[str, Any]) -> list[str]:
     """Options as a command line has them."""
-    import json
-
-    return [f"--{key}={json.dumps(value)}" if not isinstance(value, str) else f"--{key}={value}" for key, value in options.items()]
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items()]

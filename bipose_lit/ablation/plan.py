@@ -186,6 +186,8 @@ class Plan:
         elif isinstance(model, dict) and model.get("weights"):
             replaced[WEIGHTS_OPTION] = self._file_hash(str(model["weights"]))
         config["seed_everything"] = task.seed
+        if isinstance(config.get("data"), dict):
+            config["data"] = {**config["data"], "seed": task.seed}
         m = self.manifest
         return RunSpec(
             name=m.name,
@@ -308,14 +310,20 @@ def steps(config: Mapping[str, Any]) -> str:
 
 def data_key(config: Mapping[str, Any]) -> str:
     """Equal for configurations that read the same data."""
-    return config_hash({"data": config.get("data"), "root": _root(config)})
+    return config_hash({"data": _unseeded(config), "root": _root(config)})
 
 
 def shared_key(config: Mapping[str, Any]) -> str:
     """Equal for runs that can share cached features."""
     model = config.get("model") or {}
     shared = {k: model.get(k) for k in SHARED}
-    return config_hash({"data": config.get("data"), "model": shared, "root": _root(config)})
+    return config_hash({"data": _unseeded(config), "model": shared, "root": _root(config)})
+
+
+def _unseeded(config: Mapping[str, Any]) -> Any:
+    """The data's configuration without the run's seed, which changes neither files nor cached views."""
+    data = config.get("data")
+    return {k: v for k, v in data.items() if k != "seed"} if isinstance(data, Mapping) else data
 
 
 def _root(config: Mapping[str, Any]) -> str:

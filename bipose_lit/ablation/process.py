@@ -7,14 +7,12 @@ interpreter. Locks are the kernel's (flock): they end with the process that hold
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bipose_lit.lifeline import die_with_parent
 from bipose_lit.types import BiposeError
 
-PR_SET_PDEATHSIG = 1
 BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 HEARTBEAT, STALE = 10.0, 60.0
 """Seconds between two signs of life of a run, and without one after which a run on another machine counts as dead."""
@@ -192,22 +190,6 @@ def stop(children: list[Child], grace: float = 3.0) -> None:
                 os.kill(child.pid, signal.SIGKILL)
             _, status = os.waitpid(child.pid, 0)
             child.code = os.waitstatus_to_exitcode(status)
-
-
-def die_with_parent(parent: int) -> None:
-    """Lets this process be killed when `parent` ends: by the kernel on Linux, by a watching thread elsewhere."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    else:
-
-        def watch() -> None:
-            while os.getppid() == parent:
-                time.sleep(0.5)
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
-    if os.getppid() != parent:  # it ended before the call above
-        os._exit(1)
 
 
 def limit_threads(threads: int) -> None:

@@ -20,13 +20,13 @@ from bipose_lit.ablation.process import (
     Lock,
     call,
     describe_exit,
-    die_with_parent,
     limit_threads,
     one_line,
     redirect,
 )
 from bipose_lit.ablation.queue import Queue
 from bipose_lit.ablation.tune import find_metric
+from bipose_lit.lifeline import die_with_parent
 from bipose_lit.store import RunResult, RunSpec
 from bipose_lit.types import BiposeError
 

@@ -238,6 +238,7 @@ class ClipDataset(Dataset[Sample]):
         seed: of the run.
         views: None for a new view of a clip in every epoch; a number for that many views per clip, drawn once, as the
             feature cache holds them (see `draw_view`).
+        view_seed: of these.
 
     Raises:
         BiposeError: the index cannot be used (see `check_index`), or a picture cannot be read.
@@ -255,8 +256,10 @@ class ClipDataset(Dataset[Sample]):
         occluders: Occluders | None = None,
         seed: int = 0,
         views: int | None = None,
+        view_seed: int = 0,
     ) -> None:
         check_index(index)
+        self.view_seed = view_seed
         self.index, self.train, self.seed, self.augmentation, self.views = index, train, seed, augmentation, views
         self.windows = Windows(index, sampling or ClipSampling(), train, seed)
         self.cropper = ClipCropper(index, size, padding, pixels, occluders)
@@ -271,7 +274,7 @@ class ClipDataset(Dataset[Sample]):
         rng = generator(self.seed, CHOICE, epoch, item)
         if self.views is not None:
             allowed = training_views(self.augmentation, self.views)
-            return draw_view(self.augmentation, self.seed, allowed[int(rng.integers(len(allowed)))], clip)
+            return draw_view(self.augmentation, self.view_seed, allowed[int(rng.integers(len(allowed)))], clip)
         if self.augmentation is None:
             return View(pixels=int(rng.integers(2**63)))
         return self.augmentation.draw(rng)

@@ -21,15 +21,16 @@ def make(
     workers: int | None = None,
     motion: Sequence[Path] = (),
     formats: Sequence[str] | None = None,
+    **further: Any,
 ) -> None:
-    """Writes the synthetic set and prints what it holds; see `synthetic.make.make_dataset`.
+    """Writes the synthetic set and prints what it holds; `further` as `synthetic.make.make_dataset` takes it.
 
     Raises:
         BiposeError: as there.
     """
     from bipose_lit.datasets.synthetic.make import make_dataset
 
-    options: dict[str, Any] = {} if formats is None else {"formats": tuple(formats)}
+    options: dict[str, Any] = further if formats is None else {**further, "formats": tuple(formats)}
     count = (
         workers if workers is not None else len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     )

@@ -184,7 +184,8 @@ def frame_errors(predictions: Predictions) -> Floats:
     """(N,) mean error of the labelled joints of each row in `error_unit`; NaN without any."""
     t = terms(predictions, error_unit(predictions))
     count = t.defined.sum(1)
-    return np.divide(np.where(t.defined, t.values, 0).sum(1), count, out=np.full(len(count), np.nan), where=count > 0)
+    total: Floats = np.where(t.defined, t.values, 0).sum(1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _score(
@@ -206,9 +207,9 @@ def _score(
         counts = np.bincount(cell, minlength=size).astype(np.float64)
         s.gaps.setdefault(side, {})[seed] = np.stack([sums, counts], -1).reshape(len(number), len(edges), 2)
     t = terms(p, endpoint)
-    values, counts = np.where(t.defined, t.values, 0), t.defined
+    values, labelled = np.where(t.defined, t.values, 0), t.defined
     for name, ids in joint_sets(p.joint_names).items():
-        total = int(counts[:, list(ids)].sum())
+        total = int(labelled[:, list(ids)].sum())
         mean = float(values[:, list(ids)].sum()) / total if total else float("nan")
         s.joints.setdefault(name, []).append(mean)
     per_clip = np.bincount(p.clip, weights=values.sum(1), minlength=len(p.clips))
@@ -302,7 +303,7 @@ def _compare(result: Analysis) -> None:
         return
     expected = _expectations(manifest.assay, set(arms))
     if expected:
-        keys = [(str(e["stratum"]), *map(str, e["contrast"])) for e in expected]
+        keys = [(str(e["stratum"]), str(e["contrast"][0]), str(e["contrast"][1])) for e in expected]
         table = {k: compare(k[1], k[2], k[0]) for k in keys if k[1] in arms and k[2] in arms and k[0] in STRATA}
         result.assay = assay(expected, table, manifest.margin)
 

@@ -387,7 +387,7 @@ def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 def _svg(slug: str, title: str, description: str, width: float, height: float, draw: Callable[[Figure], None]) -> str:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # the stubs list every key
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)

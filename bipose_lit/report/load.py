@@ -227,7 +227,7 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         seeds=tuple(int(s) for s in seeds) if seeds is not None else tuple(sorted({s for _, s in found})),
         question=str(data.get("question") or ""),
         endpoint=str(data.get("endpoint") or DEFAULT_ENDPOINT),
-        margin=float(data.get("margin") if data.get("margin") is not None else DEFAULT_MARGIN),
+        margin=DEFAULT_MARGIN if data.get("margin") is None else float(data["margin"]),
         mode=str(data.get("mode") or ""),
         stage1=stage1 if isinstance(stage1, str) else json.dumps(stage1, sort_keys=True),
         trial=bool(data.get("trial")),

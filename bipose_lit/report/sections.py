@@ -35,11 +35,8 @@ def forest(a: Analysis) -> Section:
         ForestRow(
             v.contrast.name.replace(" - ", " − "),
             v.contrast.estimate * a.factor,
-            *(
-                (v.contrast.low * a.factor, v.contrast.high * a.factor)
-                if v.contrast.low == v.contrast.low
-                else (None, None)
-            ),
+            low=v.contrast.low * a.factor if v.contrast.low == v.contrast.low else None,
+            high=v.contrast.high * a.factor if v.contrast.high == v.contrast.high else None,
             verdict=results.word(a, v),
             named=not v.exploratory,
             note="" if v.exploratory or a.study.manifest.trial else results.reason(a, v),
@@ -122,9 +119,9 @@ def latency(a: Analysis) -> Section:
                 ahead = "whole clip" if look is None else f"{look:g} ahead" if look else "causal"
                 level = s.level()
                 low, high = results.possible(a, level)
-                ends = (low * a.factor, high * a.factor) if low == low else (None, None)
+                bottom, top = (low * a.factor, high * a.factor) if low == low else (None, None)
                 x = float(np.mean(known)) / (1 if key == "ms_per_frame" else 1e9)
-                spots.append(Spot(arm, x, level.estimate * a.factor, *ends, note=ahead, style=style[arm]))
+                spots.append(Spot(arm, x, level.estimate * a.factor, bottom, top, note=ahead, style=style[arm]))
         if spots:
             label = unit
             break
@@ -301,8 +298,8 @@ def _learning_line(a: Analysis, arm: str, pick: Callable[[str], bool], style: in
     if len(steps) < 2:
         return None
     table = np.array([[t[s] for s in steps] for t in tracks])
-    band = (table.min(0), table.max(0)) if len(tracks) > 1 and style is not None else (None, None)
-    return Line(arm if style is not None else "", np.array(steps, np.float64), table.mean(0), *band, style)
+    low, high = (table.min(0), table.max(0)) if len(tracks) > 1 and style is not None else (None, None)
+    return Line(arm if style is not None else "", np.array(steps, np.float64), table.mean(0), low, high, style)
 
 
 def _shown(a: Analysis) -> list[str]:

@@ -245,7 +245,7 @@ def _render_all(
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(groups))
     with _one_thread_each(), _bar(progress, total, total - len(missing)) as advance:
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=worker.start)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=worker.start, initargs=(os.getpid(),))
         futures: set[Future[int]] = set()
         try:
             for group in groups.values():

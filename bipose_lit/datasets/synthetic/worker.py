@@ -36,6 +36,7 @@ from bipose_lit.datasets.synthetic.write import (
     write_penn_clip,
 )
 from bipose_lit.datasets.synthetic.write_stills import still_frames, still_paths
+from bipose_lit.lifeline import die_with_parent
 from bipose_lit.types import OCCLUDED, BiposeError
 
 if TYPE_CHECKING:
@@ -49,8 +50,13 @@ _KINDS = {
 }
 
 
-def start() -> None:
-    """Initialiser of a process: one thread; an interrupt is the parent's to handle, so that clips end whole."""
+def start(parent: int) -> None:
+    """Initialiser of a process: one thread; an interrupt is the parent's to handle, so that clips end whole.
+
+    Args:
+        parent: the process that wants the clips; this one ends with it.
+    """
+    die_with_parent(parent)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

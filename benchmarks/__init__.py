@@ -1,0 +1,21 @@
+"""How fast bipose is, as ratios measured side by side in one run.
+
+    python -m benchmarks                 every case, a few minutes on idle cores; replaces their sections in RESULTS.md
+    python -m benchmarks cache heads     these cases; the other sections stay
+    python -m benchmarks --quick         seconds, prints instead of writing: says that everything runs, not how fast
+
+A case is a module with a function `run(setting)`, which returns the Markdown of its section, and one line in `CASES`.
+What is compared is timed in interleaved rounds (`measure.interleave`), so that a slow minute of the machine hits all sides of a ratio alike. Each
+case runs in a forked process of its own, one after the other; a lock keeps two runs from measuring at once.
+"""
+
+CASES = {
+    "cache": "feature cache",
+    "pipeline": "training pipeline",
+    "synthetic": "synthetic set",
+    "heads": "heads over time",
+    "decode": "heatmap decoding",
+    "startup": "start-up",
+    "metrics": "metrics and report",
+}
+"""Name of the module to what it measures, in the order of RESULTS.md."""

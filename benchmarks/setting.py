@@ -1,0 +1,80 @@
+"""What a case is given: sizes, a scratch folder, and the data and configurations that cases share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks.measure import ROOT
+
+T = TypeVar("T")
+EXPERIMENTS = ROOT / "experiments"
+MANIFEST = EXPERIMENTS / "ablations" / "temporal.yaml"
+FRAMES = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a case runs.
+
+    Attributes:
+        work: scratch folder, shared by the cases of one call.
+        quick: tiny sizes and few rounds; the numbers then mean nothing.
+        threads: of torch.
+        tell: called with a line of progress.
+    """
+
+    work: Path
+    quick: bool = False
+    threads: int = 1
+    tell: Callable[[str], None] = lambda line: None
+
+    def pick(self, full: T, quick: T) -> T:
+        """One of two values."""
+        return quick if self.quick else full
+
+    def limit_threads(self) -> None:
+        """Fixes torch's and OpenCV's threads."""
+        import cv2
+        import torch
+
+        torch.set_num_threads(self.threads)
+        cv2.setNumThreads(0)
+
+    def synthetic(self) -> Path:
+        """The shared synthetic set, made on the first call: 12, 2 and 4 clips of 32 frames, 320x240."""
+        from bipose_lit.datasets.synthetic.make import make_dataset
+
+        root = self.work / "synthetic"
+        if not root.exists():
+            self.tell("making the synthetic set")
+        counts = self.pick({"train": 12, "val": 2, "test": 4}, {"train": 2, "val": 1, "test": 1})
+        make_dataset(root, counts, frames=self.pick(FRAMES, 12), workers=1, formats=("jhmdb",), progress=False)
+        return root
+
+    def config(self, *overlays: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The default ablation's configuration with overlays (paths below experiments/), on the shared set.
+
+        A quick one is smaller, but has the same parts.
+        """
+        from bipose_lit.cli import resolve
+
+        files = [EXPERIMENTS / f for f in ("base.yaml", "data/synthetic.yaml", "trainer/heads.yaml", *overlays)]
+        chosen: dict[str, Any] = {"data.reader.init_args.root": str(self.synthetic())}
+        if self.quick:
+            chosen |= {"data.size": [64, 64], "data.clips.length": 6, "data.batch_size": 2, "data.eval_batch_size": 1}
+        return resolve(files, {**chosen, **(options or {})})
+
+
+def without_video_cache() -> None:
+    """Lets every clip be decoded anew, as in a set of more clips than a process keeps."""
+    from bipose_lit.datasets import frames
+
+    frames.CACHE_BYTES = 0
+
+
+def paragraphs(*parts: str | Sequence[str]) -> str:
+    """Paragraphs, tables and lists of lines, a blank line between them."""
+    return "\n\n".join(p if isinstance(p, str) else "\n".join(f"- {line}" for line in p) for p in parts if p)
