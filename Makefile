@@ -49,7 +49,7 @@ notebooks: setup  ## execute the notebooks
 	$(BIN)/python -m pytest -q -m "notebook and not slow"
 
 tiny: setup  ## a tiny ablation from nothing to its report, by the command line
-	@out=$$(mktemp -d) && $(BIN)/bipose ablate experiments/ablations/tiny.yaml --out $$out --workers 2; status=$$?; rm -rf $$out; exit $$status
+	@out=$$(mktemp -d) && $(BIN)/bipose ablate experiments/ablations/tiny.yaml --out $$out/runs --workers 2 --set data.reader.init_args.root=$$out/data --set data.cache.root=$$out/features; status=$$?; rm -rf $$out; exit $$status
 
 bench: setup  ## measure; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

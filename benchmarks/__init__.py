@@ -5,8 +5,9 @@
     python -m benchmarks --quick         seconds, prints instead of writing: says that everything runs, not how fast
 
 A case is a module with a function `run(setting)`, which returns the Markdown of its section, and one line in `CASES`.
-What is compared is timed in interleaved rounds (`measure.interleave`), so that a slow minute of the machine hits all sides of a ratio alike. Each
-case runs in a forked process of its own, one after the other; a lock keeps two runs from measuring at once.
+What is compared is timed in interleaved rounds (`measure.interleave`), so that a slow minute of the machine hits all
+sides of a ratio alike. Each case runs in a forked process of its own, one after the other; a lock keeps two runs from
+measuring at once.
 """
 
 CASES = {

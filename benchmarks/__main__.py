@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(args.threads)
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks
 
     from bipose_lit.ablation.process import Lock
 
@@ -42,20 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, work: Path) -> int:
+    from benchmarks.results import Load, render
     from bipose_lit.ablation.process import call
     from bipose_lit.types import BiposeError
 
     out: Path | None = args.out or (None if args.quick else RESULTS)
     failed = 0
     for position, name in enumerate(args.cases, 1):
+        load = Load()
         screen = _Screen(f"[{position}/{len(args.cases)}] {name}")
         try:
-            text = call(lambda channel, n=name: _section(n, work, args, channel), screen.watch)
+            about, body = call(partial(_measured, name, work, args), screen.watch)
         except BiposeError as error:
             screen.end(f"failed: {error}")
             failed += 1
             continue
         screen.end("done")
+        warning = "**Quick run: the sizes are tiny and the numbers mean nothing.** " if args.quick else ""
+        text = render(name, f"{warning}*{about}; {load}.*", body)
         if out is None:
             print(f"{text}\n")
         else:
@@ -70,7 +76,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     shown = ", ".join(CASES)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {shown} (default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; prints, and writes only with --out")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default 1, as the ablation's runs)")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of torch (default 1, as the ablation's runs)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="instead of benchmarks/RESULTS.md")
     args = parser.parse_args(argv)
     unknown = [name for name in args.cases if name not in CASES]
@@ -82,16 +90,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _section(name: str, work: Path, args: argparse.Namespace, channel: Any) -> str:
-    """In the case's own process: measures, and gives its section."""
-    from benchmarks.results import facts, render
+def _measured(name: str, work: Path, args: argparse.Namespace, channel: Any) -> tuple[str, str]:
+    """In the case's own process: what the numbers belong to, and the section's body."""
+    from benchmarks.results import facts
     from benchmarks.setting import Setting
 
-    about = facts(args.threads)
-    if args.quick:
-        about = f"**Quick run: the sizes are tiny and the numbers mean nothing.** {about}"
     setting = Setting(work, args.quick, args.threads, lambda line: channel.send("tell", line=line))
-    return render(name, about, importlib.import_module(f"benchmarks.{name}").run(setting))
+    return facts(args.threads), importlib.import_module(f"benchmarks.{name}").run(setting)
 
 
 def _replace(out: Path, name: str, text: str) -> None:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.measure import Spread, interleave, listed, number, operators, table
+from benchmarks.measure import Spread, interleave, listed, number, table
 from benchmarks.setting import MANIFEST, Setting, paragraphs, without_video_cache
+from benchmarks.training import HEADS, MODES, Speed, build_all, speeds
 
-HEADS = {
-    "none": ("temporal/none.yaml",),
-    "lstm": ("temporal/lstm.yaml",),
-    "bilstm": ("temporal/bilstm.yaml",),
-    "pooled lstm, regression": ("decoder/regression.yaml", "pool/lstm.yaml"),
-}
-MODES = ("cached", "recomputed", "end to end")
 BOUND = 1 / 20
+Keys = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -60,39 +54,26 @@ def run(setting: Setting) -> str:
     """The section."""
     setting.limit_threads()
     without_video_cache()
-    config = setting.config(*HEADS["none"], options={"data.cache.root": str(setting.work / "features")})
+    config = setting.config(*HEADS["none"])
     plan = Plan.of_default(config)
     build = _building(setting, config)
     reading = _reading(setting, config)
-    steps, scoring, spots = _training(setting)
-    return paragraphs(reading, *_runs(plan, build, steps, scoring, spots), _built(plan, build))
+    return paragraphs(reading, *_runs(plan, build, speeds(setting)), _built(plan, build))
 
 
 def _cache_options(config: dict[str, Any]) -> dict[str, Any]:
     cache: dict[str, Any] = config["data"]["cache"]
-    return cache.get("init_args", cache)
-
-
-def _build(config: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    from bipose_lit.cli import build
-    from bipose_lit.run import quiet
-
-    with quiet():
-        module, data, options = build(config)
-        module.start_from_weights()
-    data.extractor, data.flip_test = module.network, module.flip_test
-    if data.cache is not None:
-        data.cache.progress = False
-    return module, data, options
+    inner: dict[str, Any] = cache.get("init_args", cache)
+    return inner
 
 
 def _building(setting: Setting, config: dict[str, Any]) -> Spread:
     """Seconds per frame-view of making the cache; leaves the cache behind."""
-    module, data, _ = _build(config)
+    _module, data, _ = build_all(config)
     root = data.cache.root
     values = []
-    for number_ in range(setting.pick(3, 1)):
-        setting.tell(f"building features, time {number_ + 1}")
+    for n in range(setting.pick(2, 1)):
+        setting.tell(f"building features, time {n + 1}")
         shutil.rmtree(root, ignore_errors=True)
         start = time.perf_counter()
         views = [data.dataset(split).entry["joints"].shape[:2] for split in ("train", "val", "test")]
@@ -102,25 +83,27 @@ def _building(setting: Setting, config: dict[str, Any]) -> Spread:
 
 def _reading(setting: Setting, config: dict[str, Any]) -> str:
     """The same batches from the cache and from pixels."""
-    module, data, _ = _build(config)
+    module, data, _ = build_all(config)
     network = module.network.eval()
     cached, pixels = data.dataset("train"), _pixels(data)
     size, collate = data.batch_size, data._collate
     items = len(cached) // size * size
     batches = [[(e, i) for i in range(b, b + size)] for e in range(4) for b in range(0, items, size)]
-    turns: dict[str, Iterator[list[tuple[int, int]]]] = {}
 
-    def keys(name: str) -> list[tuple[int, int]]:
-        if name not in turns:
-            turns[name] = (batches[n % len(batches)] for n in range(10**9))
-        return next(turns[name])
+    def read(keys: Keys) -> torch.Tensor:
+        features: torch.Tensor = collate([cached[k] for k in keys]).features
+        return features.to(network.gain.dtype)
 
-    def read(chosen: list[tuple[int, int]]) -> torch.Tensor:
-        return collate([cached[k] for k in chosen]).features.to(network.gain.dtype)
+    def crop(keys: Keys) -> torch.Tensor:
+        images: torch.Tensor = collate([pixels[k] for k in keys]).images
+        return images
 
-    def make(chosen: list[tuple[int, int]]) -> torch.Tensor:
-        images = collate([pixels[k] for k in chosen]).images
-        return torch.cat([network.extract(part) for part in images.flatten(0, 1).split(data.cache.batch)])
+    def make(keys: Keys) -> torch.Tensor:
+        return torch.cat([network.extract(part) for part in torch.split(crop(keys).flatten(0, 1), data.cache.batch)])
+
+    def over_batches(job: Callable[[Keys], object]) -> Callable[[], object]:
+        turn = itertools.cycle(batches)
+        return lambda: job(next(turn))
 
     with torch.inference_mode():
         error, peak = 0.0, 0.0
@@ -128,29 +111,25 @@ def _reading(setting: Setting, config: dict[str, Any]) -> str:
             made = make(chosen)
             error = max(error, float((read(chosen).flatten(0, 1) - made).abs().max()))
             peak = max(peak, float(made.abs().max()))
-        loaded = _crops(collate, pixels)
-        jobs: dict[str, Callable[[], object]] = {
-            "reading the cache": lambda: read(keys("read")),
-            "decoding, cropping": lambda: loaded(keys("crop")),
-            "decoding, cropping, forwarding": lambda: make(keys("make")),
+        jobs = {
+            "reading the cache": over_batches(read),
+            "decoding, cropping": over_batches(crop),
+            "decoding, cropping, forwarding": over_batches(make),
         }
         times = interleave(jobs, setting.pick(9, 2), setting.pick(0.05, 0.0), setting.tell)
     whole = times["decoding, cropping, forwarding"]
     ratio = times["reading the cache"].over(whole)
     held = "holds" if ratio.median <= BOUND else "**does not hold**"
-    rows = [[name, t.map(lambda s: 1e3 * s), t.over(whole)] for name, t in times.items()]
+    rows = [[name, t.ms, t.over(whole)] for name, t in times.items()]
     frames = size * (data.clips.length or 0)
     return paragraphs(
         f"Batches of {size} clips of {data.clips.length} frames ({frames} frames) at {data.size[0]}x{data.size[1]}, "
         f"files in the page cache. The same features: they differ by at most {number(error)} where the largest is "
         f"{number(peak)} (float16 on disk).",
         table(["one batch", "ms", "share of making it"], rows),
-        f"Reading must cost at most 1/{1 / BOUND:.0f} of making: it costs 1/{number(1 / ratio.median)}; {held}.",
+        f"Reading must cost at most 1/{1 / BOUND:.0f} of making: it costs 1/{number(1 / ratio.median)}; {held}. What limits "
+        f"making now: the forward pass takes {1 - times['decoding, cropping'].over(whole).median:.0%} of it.",
     )
-
-
-def _crops(collate: Any, pixels: Any) -> Callable[[list[tuple[int, int]]], object]:
-    return lambda chosen: collate([pixels[k] for k in chosen])
 
 
 def _pixels(data: Any) -> Any:
@@ -163,117 +142,40 @@ def _pixels(data: Any) -> Any:
     )  # fmt: skip
 
 
-def _training(setting: Setting) -> tuple[dict[str, dict[str, Spread]], dict[str, dict[str, Spread]], dict[str, str]]:
-    """Seconds per training step and per scored clip, by head and mode; and where cached steps spend them."""
-    steps: dict[str, dict[str, Spread]] = {}
-    scoring: dict[str, dict[str, Spread]] = {}
-    spots: dict[str, str] = {}
-    rounds = setting.pick(3, 1)
-    counts = dict(zip(MODES, setting.pick((25, 3, 2), (2, 1, 1)), strict=True))
-    for head, overlays in HEADS.items():
-        configs = {mode: _mode(setting, mode, overlays) for mode in MODES}
-        values: dict[str, list[float]] = {mode: [] for mode in MODES}
-        for r in range(rounds):
-            for mode in MODES[r % 3 :] + MODES[: r % 3]:
-                setting.tell(f"training, {head}, {mode}, round {r + 1} of {rounds}")
-                values[mode].append(statistics.median(_fit(configs[mode], counts[mode], setting.work)))
-        steps[head] = {mode: Spread(tuple(v)) for mode, v in values.items()}
-        scoring[head] = _scoring(setting, {mode: configs[mode] for mode in MODES[:2]}, head)
-        spots[head] = listed(operators(lambda c=configs["cached"]: _fit(c, setting.pick(10, 1), setting.work), 3))
-    return steps, scoring, spots
-
-
-def _mode(setting: Setting, mode: str, overlays: tuple[str, ...]) -> dict[str, Any]:
-    options: dict[str, Any] = {"data.cache.root": str(setting.work / "features")}
-    if mode != "cached":
-        options = {"data.cache": None, "model.freeze_backbone": mode != "end to end"}
-    return setting.config(*overlays, options=options)
-
-
-def _fit(config: dict[str, Any], steps: int, folder: Path) -> list[float]:
-    """Seconds of each of `steps` training steps by the Trainer, after an unmeasured one."""
-    import lightning.pytorch as L
-
-    from bipose_lit.run import quiet
-
-    class Stamps(L.Callback):
-        def __init__(self) -> None:
-            self.times: list[float] = []
-
-        def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-            self.times.append(time.perf_counter())
-
-    torch.manual_seed(0)
-    module, data, options = _build(config)
-    stamps = Stamps()
-    chosen = {k: v for k, v in options.items() if v is not None}
-    chosen.update(
-        max_steps=steps + 1, limit_val_batches=0, default_root_dir=str(folder), logger=False, callbacks=[stamps],
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    chosen.pop("val_check_interval", None)
-    with quiet():
-        L.Trainer(**chosen).fit(module, datamodule=data)
-    return [b - a for a, b in zip(stamps.times, stamps.times[1:], strict=False)]
-
-
-def _scoring(setting: Setting, configs: dict[str, dict[str, Any]], head: str) -> dict[str, Spread]:
-    """Seconds per clip of predicting the test split."""
-    jobs: dict[str, Callable[[], object]] = {}
-    clips = 1
-    for mode, config in configs.items():
-        module, data, _ = _build(config)
-        module.eval()
-        clips = len(data.index("test").tracks)
-        loader = data.test_dataloader()
-        jobs[mode] = lambda m=module, b=loader: [m.predict_step(batch) for batch in b]  # type: ignore[misc]
-    tell = lambda line: setting.tell(f"scoring, {head}, {line}")  # noqa: E731
-    return {mode: t.map(lambda s: s / clips) for mode, t in interleave(jobs, setting.pick(3, 1), 0.0, tell).items()}
-
-
-def _runs(
-    plan: Plan, build: Spread, steps: dict[str, dict[str, Spread]], scoring: dict[str, dict[str, Spread]],
-    spots: dict[str, str],
-) -> list[str]:  # fmt: skip
-    ms = lambda s: s.map(lambda v: 1e3 * v)  # noqa: E731
-    per_step, per_run = [], []
+def _runs(plan: Plan, build: Spread, found: dict[str, Speed]) -> list[str]:
     made = build.median * plan.views
+    per_step, per_run = [], []
     totals = dict.fromkeys(MODES, 0.0)
-    for head, by in steps.items():
-        cached = by["cached"]
-        per_step.append(
-            [head, *(ms(by[m]) for m in MODES), by["recomputed"].over(cached), by["end to end"].over(cached)]
-        )
+    runs = plan.arms * plan.seeds
+    for head, speed in found.items():
+        by, scoring = speed.steps, speed.scoring
+        ratios = [by[m].over(by["cached"]) for m in MODES[1:]]
+        per_step.append([head, *(by[m].ms for m in MODES), *ratios, *(scoring[m].ms for m in MODES[:2])])
         train = {m: plan.steps * by[m].median for m in MODES}
-        score = {m: plan.scored * scoring[head]["cached" if m == "cached" else "recomputed"].median for m in MODES}
-        whole = {m: train[m] + score[m] for m in MODES}
+        whole = {m: train[m] + plan.scored * scoring[m].median for m in MODES}
+        per_run.append([head, *(_ratio(cost, n, made) for n in (1, runs) for cost in (train, whole))])
         for m in MODES:
-            totals[m] += whole[m]
-        runs = plan.arms * plan.seeds
-        per_run.append([
-            head, _ratio(train, 1, made), _ratio(whole, 1, made), _ratio(train, runs, made), _ratio(whole, runs, made)
-        ])  # fmt: skip
-    many = {m: plan.seeds * t for m, t in totals.items()}
-    ratios = [number(many[m] / (many["cached"] + made)) for m in MODES[1:]]
-    n, k = len(steps), plan.seeds
+            totals[m] += plan.seeds * whole[m]
+    ratios_all = [number(totals[m] / (totals["cached"] + made)) for m in MODES[1:]]
+    n, k = len(found), plan.seeds
     return [
-        "Training steps by the Trainer, loading included (no validation):",
-        table(["ms per step", *MODES, "recomputed / cached", "end to end / cached"], per_step),
-        f"Whole runs, from these medians and one building of the features for the default ablation's set "
-        f"({plan.views:,} frame-views): {plan.steps} steps, and with the scoring of {plan.scored} clips "
-        f"(validations and one test). Each cell: recomputed / cached, end to end / cached, both with the building in "
-        f"the cached side.",
+        "Training steps by the Trainer, loading included, and scoring (forward, decode) a clip of the test split:",
         table(
-            [
-                "head", "one run, steps", "one run, with scoring", f"{plan.arms * plan.seeds} runs, steps",
-                f"{plan.arms * plan.seeds} runs, with scoring",
-            ],
+            ["ms", *(f"step, {m}" for m in MODES), *(f"{m} / cached" for m in MODES[1:])]
+            + [f"scored clip, {m}" for m in MODES[:2]],
+            per_step,
+        ),
+        f"Whole runs, from these medians and one building of the features for the default ablation's set "
+        f"({plan.views:,} frame-views): {plan.steps} steps; with scoring also {plan.scored} clips (validations and one "
+        "test). Each cell: recomputed / cached, end to end / cached, with the building on the cached side.",
+        table(
+            ["head", "1 run, steps", "1 run, with scoring", f"{runs} runs, steps", f"{runs} runs, with scoring"],
             per_run,
-        ),  # fmt: skip
-        f"These {n} arms x {k} seeds = {n * k} runs sharing one cache, with scoring: recomputed costs {ratios[0]} times, "
-        f"end to end {ratios[1]} times as much.",
-        "What limits cached steps now (share of a fit's operator time): "
-        + "; ".join(f"{head}: {text}" for head, text in spots.items())
+        ),
+        f"These {n} arms x {k} seeds = {n * k} runs sharing one cache, with scoring: recomputed costs {ratios_all[0]} times, "
+        f"end to end {ratios_all[1]} times as much.",
+        "What limits cached steps now (share of the operators' time): "
+        + "; ".join(f"{head}: {listed(speed.operators)}" for head, speed in found.items())
         + ".",
     ]
 
@@ -285,6 +187,6 @@ def _ratio(seconds: dict[str, float], runs: int, made: float) -> str:
 
 def _built(plan: Plan, build: Spread) -> str:
     return (
-        f"Building takes {build.map(lambda s: 1e3 * s)} ms per frame-view, {number(build.median * plan.views)} s for "
-        "the default ablation's set; the backbone's forward pass limits it."
+        f"Building takes {build.ms} ms per frame-view, so {number(build.median * plan.views)} s for "
+        "the default ablation's set (one decode for all views of a frame)."
     )

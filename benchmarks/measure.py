@@ -27,6 +27,11 @@ class Spread:
     def median(self) -> float:
         return statistics.median(self.values)
 
+    @property
+    def ms(self) -> Spread:
+        """Seconds as milliseconds."""
+        return self.map(lambda seconds: 1e3 * seconds)
+
     def map(self, function: Callable[[float], float]) -> Spread:
         """Each round's number through a function."""
         return Spread(tuple(function(v) for v in self.values))
@@ -86,11 +91,17 @@ def interleave(
         repeats[name] = max(1, math.ceil(least / once)) if least > 0 else 1
     names = list(jobs)
     values: dict[str, list[float]] = {name: [] for name in names}
-    for r in range(rounds):
-        if tell is not None:
-            tell(f"round {r + 1} of {rounds}")
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            values[name].append(_seconds(jobs[name], repeats[name]))
+    # What is alive now (mostly imports) is left out of the collections before each measurement, which it would slow down.
+    gc.collect()
+    gc.freeze()
+    try:
+        for r in range(rounds):
+            if tell is not None:
+                tell(f"round {r + 1} of {rounds}")
+            for name in names[r % len(names) :] + names[: r % len(names)]:
+                values[name].append(_seconds(jobs[name], repeats[name]))
+    finally:
+        gc.unfreeze()
     return {name: Spread(tuple(v)) for name, v in values.items()}
 
 
@@ -163,17 +174,19 @@ def _name(key: tuple[str, int, str]) -> str:
     return f"`{Path(file).stem}.{function}`"
 
 
-def operators(job: Job, count: int = 4) -> list[Spot]:
-    """The torch operators with the most time of their own in a call."""
+def operator_profiler() -> Any:
+    """The profiler of torch's operators on the CPU, to be started and stopped."""
     import torch
     from torch.profiler import ProfilerActivity
 
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:
-        job()
-    averages: Any = profiler.key_averages()
-    own = sorted(((e.self_cpu_time_total, e.key) for e in averages), reverse=True)
+    return torch.profiler.profile(activities=[ProfilerActivity.CPU])
+
+
+def operators(profiler: Any, count: int = 4) -> list[Spot]:
+    """The torch operators with the most time of their own in a finished profile."""
+    own = sorted(((e.self_cpu_time_total, e.key) for e in profiler.key_averages() if "::" in e.key), reverse=True)
     total = sum(t for t, _ in own) or 1.0
-    return [Spot(f"`{key.removeprefix('aten::')}`", t / total) for t, key in own[:count]]
+    return [Spot(f"`{key.split('::')[-1]}`", t / total) for t, key in own[:count]]
 
 
 def listed(spots: Sequence[Spot]) -> str:

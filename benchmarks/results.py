@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from benchmarks import CASES
 from benchmarks.measure import ROOT
@@ -19,17 +21,51 @@ ratios: milliseconds and rates move by 15% and more from run to run on one machi
 
 
 def facts(threads: int) -> str:
-    """Commit with its date, machine, threads and load: what a section's numbers belong to."""
+    """Commit with its date, machine and threads: what a section's numbers belong to."""
     from bipose_lit.run import commit, platform_line
 
     made = commit()
-    day = _git("log", "-1", "--format=%cs") if made else ""
-    code = f"commit {made[:10]}{'+' if made.endswith('+') else ''} of {day}" if made else "no commit known"
-    note = " (+: files differ from it)" if made.endswith("+") else ""
-    others = os.getloadavg()[0]
-    busy = "; other work was running, so trust ratios alone" if others > 0.7 else ""
-    plural = "" if threads == 1 else "s"
-    return f"*{code}{note}; {platform_line()}; {threads} thread{plural}; load {others:.1f} before the start{busy}.*"
+    code = f"commit {made[:10]} of {_git('log', '-1', '--format=%cs')}" if made else "no commit known"
+    note = ", with files that differ from it" if made.endswith("+") else ""
+    return f"{code}{note}; {platform_line()}; {threads} thread{'' if threads == 1 else 's'}"
+
+
+class Load:
+    """How many cores other processes (and other guests of the host) kept busy since it was made."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._start = _busy(), _own(), time.monotonic()
+
+    def others(self) -> float | None:
+        """Cores on average; None where the system does not tell. Children must have been waited for."""
+        now = _busy()
+        seconds = time.monotonic() - self._start
+        if now is None or self._busy is None or seconds <= 0:
+            return None
+        return max(0.0, now - self._busy - (_own() - self._own)) / seconds
+
+    def __str__(self) -> str:
+        others = self.others()
+        if others is None:
+            return "other work on the machine unknown"
+        warning = ": trust ratios alone, and those with care" if others > 0.1 else ""
+        return f"other work took {others:.2f} cores meanwhile{warning}"
+
+
+def _own() -> float:
+    """CPU seconds of this process and the children that it has waited for."""
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
+
+
+def _busy() -> float | None:
+    """CPU seconds that the machine has worked since it started, time stolen by the host among them."""
+    try:
+        words = Path("/proc/stat").read_text().splitlines()[0].split()
+    except OSError:
+        return None
+    user, nice, system, _idle, _wait, irq, soft, stolen = (int(w) for w in words[1:9])
+    return (user + nice + system + irq + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def _git(*words: str) -> str:

@@ -51,21 +51,46 @@ class Setting:
         if not root.exists():
             self.tell("making the synthetic set")
         counts = self.pick({"train": 12, "val": 2, "test": 4}, {"train": 2, "val": 1, "test": 1})
-        make_dataset(root, counts, frames=self.pick(FRAMES, 12), workers=1, formats=("jhmdb",), progress=False)
+        make_dataset(
+            root, counts, frames=self.pick(FRAMES, 12), workers=self.pick(2, 1), formats=("jhmdb",), progress=False
+        )
         return root
 
     def config(self, *overlays: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The default ablation's configuration with overlays (paths below experiments/), on the shared set.
 
-        A quick one is smaller, but has the same parts.
+        The backbone's weights are random, but the same in every case, so that features are made once. A quick
+        configuration is smaller, with the same parts.
         """
+        start = {"model.weights": str(self._weights()), "model.weights_for": ["backbone"]}
+        return self._resolved(overlays, {**start, **(options or {})})
+
+    def _resolved(self, overlays: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
         from bipose_lit.cli import resolve
 
         files = [EXPERIMENTS / f for f in ("base.yaml", "data/synthetic.yaml", "trainer/heads.yaml", *overlays)]
-        chosen: dict[str, Any] = {"data.reader.init_args.root": str(self.synthetic())}
+        chosen: dict[str, Any] = {
+            "data.reader.init_args.root": str(self.synthetic()),
+            "data.cache.root": str(self.work / "features"),
+            "data.cache.progress": False,
+        }
         if self.quick:
             chosen |= {"data.size": [64, 64], "data.clips.length": 6, "data.batch_size": 2, "data.eval_batch_size": 1}
-        return resolve(files, {**chosen, **(options or {})})
+        if options.get("data.cache", "") is None:
+            chosen = {k: v for k, v in chosen.items() if not k.startswith("data.cache.")}
+        return resolve(files, {**chosen, **options})
+
+    def _weights(self) -> Path:
+        import torch
+
+        from bipose_lit.cli import build
+        from bipose_lit.weights import save_parts
+
+        path = self.work / "backbone.safetensors"
+        if not path.exists():
+            torch.manual_seed(0)
+            save_parts(build(self._resolved((), {}))[0].network, path, ["backbone"])
+        return path
 
 
 def without_video_cache() -> None:

@@ -25,6 +25,7 @@ from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets import jhmdb, penn, pixel
 from bipose_lit.datasets.index import Reader
 from bipose_lit.models.backbones import timm_backbone
+from bipose_lit.models.base import plain
 from bipose_lit.models.decoders import deconv
 from bipose_lit.models.decoders import regression as regression_decoder
 from bipose_lit.models.temporal import controls, conv_lstm, film, spatial
@@ -137,8 +138,7 @@ def resolve(files: Sequence[Path], overrides: Mapping[str, Any] | Sequence[str] 
     with one_line_errors(configs):
         config = parser.parse_args(args)
         config.pop("config", None)
-        plain = config.as_dict()
-    return plain if isinstance(plain, dict) else dict(plain)
+    return dict(plain(config.as_dict()))
 
 
 def build(config: Mapping[str, Any]) -> tuple[PoseModule, PoseDataModule, dict[str, Any]]:
@@ -172,7 +172,7 @@ def one_line_errors(configs: Mapping[Path, Mapping[str, Any]] | None = None, val
             yield
     except ArgumentError as error:
         raise BiposeError(explain(str(error), _options(), _choices(), configs)) from error
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, ImportError, MisconfigurationException) as error:
         if not values:
             raise
         raise BiposeError(explain(str(error), _options(), _choices(), configs)) from error

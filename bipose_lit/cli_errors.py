@@ -83,14 +83,16 @@ def explain(
         return f"--{bare[1]} needs a value"
     names = (choices or {}).get(option, ())
     where = partial(_holder, configs or {})
-    if refused := re.search(r"Option '([^']+)' is not accepted", message):
-        return _refused(option, refused[1], classes[-1] if classes else "", names) + where(f"{option}.{refused[1]}")
-    if unknown := re.search(
-        r"(?:does not accept option|[Uu]nrecognized arguments?:|Key|Option) ['\"]?-*([\w.]+)", message
-    ):
-        near = closest(unknown[1], known)
+    refused = re.search(r"Option '([^']+)' is not accepted", message)
+    if refused and classes:
+        return _refused(option, refused[1], classes[-1], names) + where(f"{option}.{refused[1]}")
+    unknown = re.search(r"(?:does not accept option|[Uu]nrecognized arguments?:|Key|Option) ['\"]?-*([\w.]+)", message)
+    if unknown:
+        group = re.search(r"Group '([\w.]+)' does not accept", message)
+        name = f"{group[1]}.{unknown[1]}" if group else unknown[1]
+        near = closest(name, known)
         hint = f"; did you mean {near}?" if near else "; 'bipose fit --help' lists all"
-        return f"there is no option {unknown[1]}{hint}" + where(unknown[1])
+        return f"there is no option {name}{hint}" + where(name)
     if _no_class(message):
         name = _named_class(message, classes)
         return _class_not_found(message, option, name, names) + where(option, name)
@@ -116,7 +118,8 @@ def _refused(option: str, name: str, class_path: str, names: Sequence[str]) -> s
     cls = _load(class_path)
     if cls is None:
         return f"there is no option {option}.{name}"
-    if names and cls.__name__ not in names and any(c.__name__ in names for c in cls.__subclasses__()):
+    derived: list[type] = cls.__subclasses__()
+    if names and cls.__name__ not in names and any(sub.__name__ in names for sub in derived):
         return (
             f"{option}: '{name}' means nothing before a class is chosen; name the class first "
             f"(--{option} {names[0]} --{option}.{name} ..., or class_path and init_args in a file)"
@@ -141,7 +144,10 @@ def _no_class(message: str) -> bool:
 def _named_class(message: str, classes: Sequence[str]) -> str:
     if classes:
         return classes[-1]
-    given = re.search(r"Expected a dot import path string: (.*)", message) or re.search(r"Given value: (.*)", message)
+    given = re.search(r"Import path (?!does)(\S+)", message) or re.search(
+        r"Expected a dot import path string: (.*)", message
+    )
+    given = given or re.search(r"Given value: (.*)", message)
     return given[1].strip() if given else "?"
 
 
@@ -149,6 +155,8 @@ def _class_not_found(message: str, option: str, name: str, names: Sequence[str])
     text = f"{option}: there is no class {name}"
     if "correspond to a subclass" in message or "protocol" in message:
         text = f"{option}: {name} is no class that fits here"
+        if protocol := re.search(r"implement protocol (\w+)", message):
+            text += f" (it lacks a method of {protocol[1]}, or has it with another signature or annotation)"
     elif missing := re.search(r"No module named '([^']+)'", message):
         text += f" (no module {missing[1]} can be imported)"
     near = difflib.get_close_matches(name.split(".")[-1], names, 1, 0.6)

@@ -13,13 +13,13 @@ from torch import Tensor
 from bipose_lit import geometry
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.codecs.base import TargetCodec
+from bipose_lit.compatibility import check_data, check_parts
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
 from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.recipe import Recipe
-from bipose_lit.skeletons import SKELETONS
-from bipose_lit.types import ABSENT, BiposeError, ClipBatch
+from bipose_lit.types import ABSENT, BiposeError, ClipBatch, Encoded
 from bipose_lit.weights import load_parts
 
 
@@ -74,24 +74,13 @@ class PoseModule(L.LightningModule):
         )
         self.codec = codec
         self.loss = loss
-        self._check_output()
+        check_parts(self.network, codec, loss)
         self.joints, self.size = joints, size
         self.recipe = recipe
         self.weights, self.weights_for = weights, weights_for
         self.flip_test = flip_test
         self._restored = False
         self._missing: BiposeError | None = None
-
-    def _check_output(self) -> None:
-        """One frame through decoder and loss: BiposeError if the codec makes something else than the decoder predicts."""
-        network, spec = self.network, self.network.backbone.spec
-        rows, columns = (1, 1) if network.decoder.pooled else (n // spec.stride for n in reversed(network.size))
-        training = network.decoder.training
-        with torch.no_grad():
-            predicted = network.decoder.eval()(torch.zeros(1, spec.channels, rows, columns))
-            target, weight = self.codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
-            self.loss(predicted, target, weight)
-        network.decoder.train(training)
 
     def setup(self, stage: str) -> None:
         """Refuses data that the model was not made for, and loads the starting weights of a model that is scored as it is.
@@ -107,22 +96,7 @@ class PoseModule(L.LightningModule):
                 self._missing = error
         data: Any = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PoseDataModule):
-            self._check_data(data)
-
-    def _check_data(self, data: PoseDataModule) -> None:
-        if data.num_joints != self.joints:
-            raise BiposeError(
-                f"model.joints is {self.joints}, but the data's skeleton ({data.skeleton.name}) has {data.num_joints}; "
-                f"set model.joints to {data.num_joints}"
-            )
-        if data.size != self.size:
-            raise BiposeError(f"model.size is {self.size}, data.size {data.size}; make them equal")
-        name = self.codec.skeleton
-        if name is not None and SKELETONS[name].joints != data.skeleton.joints:
-            raise BiposeError(
-                f"model.codec.skeleton is {name}, but the data have the joints of {data.skeleton.name}: a flip test would "
-                "exchange the wrong ones; set it to the data's skeleton"
-            )
+            check_data(self.joints, self.size, self.codec, data)
 
     def start_from_weights(self) -> None:
         """Loads the parts' pretrained weights and `weights`, once; a module from a checkpoint keeps its own."""
@@ -191,6 +165,12 @@ class PoseModule(L.LightningModule):
         if self.flip_test:
             mirrored = self.codec.flip(self.network(batch.flipped(), batch.valid)[-1])
             encoded = {key: (value + mirrored[key]) / 2 for key, value in encoded.items()}
+        # Coordinates of hundreds of pixels do not survive bfloat16.
+        with torch.autocast(self.device.type, enabled=False):
+            return self._located(batch, {key: value.float() for key, value in encoded.items()})
+
+    def _located(self, batch: ClipBatch, encoded: Encoded) -> dict[str, Tensor]:
+        """Predictions of the valid frames in original pixels, and their loss."""
         rows, row_score = self.codec.decode(encoded)
         rows = geometry.apply(batch.to_image[batch.valid], rows.float())
         joints = batch.joints.new_zeros(batch.joints.shape)

@@ -42,6 +42,7 @@ TIMED_CLIPS = 5
 def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None) -> None:
     """Builds what the runs of one configuration share (the feature cache), once; a no-op where there is nothing."""
     with quiet():
+        _seed(int(config.get("seed_everything") or 0))  # a backbone without given weights is the runs' own
         module, data, _ = build(config)
         if data.cache is None:
             return

@@ -42,10 +42,10 @@ def moving_joints(number: int, frames: int, size: tuple[int, int] = SIZE) -> NDA
     return np.clip(joints, 2, np.array(size) - 3).astype(np.float32)
 
 
-def write_clip(root: Path, number: int, split: str, frames: int = 6, size: tuple[int, int] = SIZE) -> Path:
-    """One clip with its label and its line in the split list; returns the folder of its pictures."""
+def write_clip(root: Path, number: int, split: str, frames: int = 6, lists: int = 1) -> Path:
+    """One clip with its label and its line in the split list number `lists`; returns the folder of its pictures."""
     clip = f"scene{number:05d}_0"
-    joints = moving_joints(number, frames, size)
+    joints = moving_joints(number, frames)
     labels = root / "joint_positions" / "move" / clip
     labels.mkdir(parents=True)
     visible = np.full((K, frames), 2)
@@ -55,10 +55,10 @@ def write_clip(root: Path, number: int, split: str, frames: int = 6, size: tuple
     pictures = root / "Rename_Images" / "move" / clip
     pictures.mkdir(parents=True)
     for t in range(frames):
-        cv2.imwrite(str(pictures / f"{t + 1:05d}.png"), cv2.cvtColor(draw(joints[t], size), cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(pictures / f"{t + 1:05d}.png"), cv2.cvtColor(draw(joints[t]), cv2.COLOR_RGB2BGR))
     (root / "splits").mkdir(exist_ok=True)
-    with (root / "splits" / "move_test_split1.txt").open("a") as lists:
-        lists.write(f"{clip}.avi {MARKS[split]}\n")
+    with (root / "splits" / f"move_test_split{lists}.txt").open("a") as file:
+        file.write(f"{clip}.avi {MARKS[split]}\n")
     return pictures
 
 
@@ -69,6 +69,24 @@ def write_jhmdb(root: Path, train: int = 4, val: int = 3, test: int = 3, frames:
         for _ in range(count):
             write_clip(root, number, split, frames + number % 2)
             number += 1
+    return root
+
+
+def write_penn(root: Path, train: int = 8, test: int = 2, frames: int = 6) -> Path:
+    """A set in Penn Action's layout, with 13 of the joints."""
+    (root / "labels").mkdir(parents=True)
+    for number in range(train + test):
+        joints = moving_joints(number, frames)
+        label = {
+            "x": joints[:, :13, 0] + 1, "y": joints[:, :13, 1] + 1, "visibility": np.ones((frames, 13), np.uint8),
+            "bbox": np.tile([1.0, 1.0, *SIZE], (frames, 1)), "dimensions": np.array([[SIZE[1], SIZE[0], frames]]),
+            "nframes": frames, "train": 1 if number < train else -1, "action": "move", "pose": "front",
+        }  # fmt: skip
+        scipy.io.savemat(root / "labels" / f"{number + 1:04d}.mat", label)
+        folder = root / "frames" / f"{number + 1:04d}"
+        folder.mkdir(parents=True)
+        for t in range(frames):
+            cv2.imwrite(str(folder / f"{t + 1:06d}.jpg"), cv2.cvtColor(draw(joints[t]), cv2.COLOR_RGB2BGR))
     return root
 
 

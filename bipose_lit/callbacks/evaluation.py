@@ -32,10 +32,14 @@ class Evaluation(L.Callback):
     def _start(self) -> None:
         self._collector = PredictionCollector()
         self._loss, self._labels = 0.0, 0
+        self._met: set[tuple[int, int]] = set()
 
     def _add(self, batch: ClipBatch, outputs: Any) -> None:
         self._collector.update(batch, outputs["joints"], outputs["score"])
-        if "loss" in outputs:
+        windows = set(zip(batch.clip.tolist(), batch.frame[:, 0].tolist(), strict=True))
+        repeated = windows <= self._met  # what a sampler adds to even out the ranks fills a batch of its own
+        self._met |= windows
+        if "loss" in outputs and not repeated:
             labels = int((batch.visible[batch.valid] != ABSENT).sum())
             self._loss += float(outputs["loss"]) * labels
             self._labels += labels
@@ -53,7 +57,7 @@ class Evaluation(L.Callback):
         loss, labels = self._loss, float(self._labels)
         if trainer.world_size > 1:  # summed by all ranks, also by one that met no label
             totals = torch.tensor([loss, labels], dtype=torch.float64, device=module.device)
-            loss, labels = trainer.strategy.reduce(totals, reduce_op="sum").tolist()  # type: ignore[union-attr]
+            loss, labels = trainer.strategy.reduce(totals, reduce_op="sum").tolist()
         if labels:
             metrics[f"{split}/loss"] = loss / labels
         # Every rank holds the same numbers now, so nothing is reduced again.

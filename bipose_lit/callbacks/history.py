@@ -36,7 +36,7 @@ class History(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
-        if step == self._last or (step % self.every and step != 1):
+        if step in (0, self._last) or (step % self.every and step != 1):
             return
         self._training(trainer)
 

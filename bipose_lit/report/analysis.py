@@ -213,7 +213,7 @@ def _score(
         mean = float(values[:, list(ids)].sum()) / total if total else float("nan")
         s.joints.setdefault(name, []).append(mean)
     per_clip = np.bincount(p.clip, weights=values.sum(1), minlength=len(p.clips))
-    n = np.bincount(p.clip, weights=counts.sum(1).astype(np.float64), minlength=len(p.clips))
+    n = np.bincount(p.clip, weights=labelled.sum(1).astype(np.float64), minlength=len(p.clips))
     s.clip_means[seed] = np.divide(per_clip, n, out=np.full(len(n), np.nan), where=n > 0)
 
 

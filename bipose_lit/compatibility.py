@@ -1,0 +1,51 @@
+"""What must agree before a model trains: decoder and codec, model and data."""
+
+from __future__ import annotations
+
+import torch
+
+from bipose_lit.codecs.base import TargetCodec
+from bipose_lit.datamodule import PoseDataModule
+from bipose_lit.losses import PoseLoss
+from bipose_lit.models.network import PoseNetwork
+from bipose_lit.skeletons import SKELETONS
+from bipose_lit.types import BiposeError
+
+
+@torch.no_grad()
+def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> None:
+    """Sends one blank frame through decoder and loss; draws no random number and leaves the network as it was.
+
+    Raises:
+        BiposeError: the codec makes other entries or maps of another size than the decoder predicts.
+    """
+    decoder, spec = network.decoder, network.backbone.spec
+    rows, columns = (1, 1) if decoder.pooled else (n // spec.stride for n in reversed(network.size))
+    training = decoder.training
+    predicted = decoder.eval()(torch.zeros(1, spec.channels, rows, columns))
+    decoder.train(training)
+    target, weight = codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
+    loss(predicted, target, weight)
+
+
+def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: PoseDataModule) -> None:
+    """Compares a model's joints, crops and skeleton with those of the data.
+
+    Raises:
+        BiposeError: another number or order of joints, or crops of another size.
+    """
+    if data.num_joints != joints:
+        raise BiposeError(
+            f"model.joints is {joints}, but the data's skeleton ({data.skeleton.name}) has {data.num_joints}; "
+            f"set model.joints to {data.num_joints}"
+        )
+    if data.size != size:
+        raise BiposeError(f"model.size is {size}, data.size {data.size}; make them equal")
+    if codec.skeleton is not None and SKELETONS[codec.skeleton].joints != data.skeleton.joints:
+        raise BiposeError(
+            f"model.codec.skeleton is {codec.skeleton}, but the data have the joints of {data.skeleton.name}: a flip test "
+            "would exchange the wrong ones; set it to the data's skeleton"
+        )
+
+
+__all__ = ["check_data", "check_parts"]

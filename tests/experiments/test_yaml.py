@@ -1,0 +1,180 @@
+"""Every YAML under experiments/ is read, composed as it is meant to be, and trains a step."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny import arguments, tiny_options, write_clip, write_jhmdb, write_penn
+
+from bipose_lit.ablation.manifest import Manifest, load_manifest
+from bipose_lit.cli import main, resolve
+from bipose_lit.models.rebuild import instantiate
+from bipose_lit.module import PoseModule
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+BASE = FOLDER / "base.yaml"
+OVERLAYS = ("backbone", "data", "decoder", "logger", "pool", "temporal", "trainer")
+MANIFESTS = ("ablations", "recipes", "sweeps")
+FILES = sorted(FOLDER.rglob("*.y*ml"))
+BESIDE = {"pool": "decoder/regression.yaml", "trainer/tiny.yaml": "trainer/heads.yaml"}
+"""What an overlay, or all of a folder, needs beside the base."""
+
+
+def kind(path: Path) -> str:
+    folder = path.relative_to(FOLDER).parts[0]
+    if path == BASE:
+        return "base"
+    return "overlay" if folder in OVERLAYS else "manifest" if folder in MANIFESTS else ""
+
+
+def beside(path: Path) -> list[Path]:
+    name = path.relative_to(FOLDER)
+    needed = BESIDE.get(name.as_posix(), BESIDE.get(name.parts[0]))
+    return [BASE, FOLDER / needed] if needed else [BASE]
+
+
+def of(wanted: str) -> list[Any]:
+    return [pytest.param(p, id=p.relative_to(FOLDER).as_posix()) for p in FILES if kind(p) == wanted]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> dict[str, Path]:
+    """Tiny sets in the official layouts, by reader; "train": other clips under the lists of split 2."""
+    folder = tmp_path_factory.mktemp("sets")
+    for number in range(100, 104):
+        write_clip(folder / "train", number, "train", lists=2)
+    return {
+        "JHMDB": write_jhmdb(folder / "jhmdb"),
+        "PennAction": write_penn(folder / "penn"),
+        "train": folder / "train",
+        "features": folder / "features",
+    }
+
+
+def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbone: bool = False) -> dict[str, Any]:
+    """One training and validation step of a configuration with everything made tiny that is not in question."""
+    config = resolve(files)
+    model, data, trainer = config["model"], config["data"], config["trainer"]
+    options = tiny_options(sets[data["reader"]["class_path"].rpartition(".")[2]])
+    if keep_backbone:
+        del options["model.backbone.init_args.name"], options["model.backbone.init_args.kwargs"]
+    options["model.backbone.init_args.pretrained"] = False
+    options["model.weights"] = None
+    if not model["decoder"]["class_path"].endswith(".DeconvDecoder"):
+        del options["model.decoder.init_args.channels"]
+    if not model["codec"]["class_path"].endswith(".HeatmapCodec"):
+        del options["model.codec.init_args.sigma"]
+    if data["train_reader"]:
+        options["data.train_reader.init_args.root"] = str(sets["train"])
+    if data["cache"]:
+        options["data.cache.root"] = str(sets["features"])
+    options |= {"data.num_workers": 0, "data.pin_memory": False}
+    options |= {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.strategy": "auto"}
+    if isinstance(trainer["logger"], dict):
+        options["trainer.logger.init_args.save_dir"] = str(folder / "logs")
+        options["trainer.logger.init_args.mode"] = "offline"
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    place = ["--trainer.fast_dev_run=true", f"--trainer.default_root_dir={folder}"]
+    named = [word for file in files for word in ("-c", str(file))]
+    main(["fit", *named, *arguments(options), *quiet, *place])
+    return config
+
+
+def compose(manifest: Manifest, overlays: Sequence[Any], folder: Path) -> list[Path]:
+    """The files of an arm; settings written in the manifest itself become a file."""
+    files = list(manifest.base)
+    for number, overlay in enumerate(overlays):
+        if not isinstance(overlay, Path):
+            path = folder / f"inline{number}.yaml"
+            path.write_text(yaml.safe_dump(dict(overlay)))
+            overlay = path
+        files.append(overlay)
+    return [f for f in files if yaml.safe_load(f.read_text())]
+
+
+def stand_in(path: Path, folder: Path) -> Path:
+    """The manifest in a copy of experiments/ in which its weights file is there in any case."""
+    copy = folder / "experiments"
+    shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("results", "*.safetensors"))
+    given = yaml.safe_load(path.read_text()).get("weights")
+    if given:
+        file = copy / path.relative_to(FOLDER).parent / given
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return copy / path.relative_to(FOLDER)
+
+
+def test_every_file_has_its_place():
+    homeless = [p.relative_to(FOLDER).as_posix() for p in FILES if not kind(p)]
+    assert not homeless, f"no test runs {homeless}: put them in {OVERLAYS} (overlays) or {MANIFESTS} (manifests)"
+    assert len(FILES) > 10
+
+
+def test_base(sets, tmp_path):
+    config = step([BASE], sets, tmp_path)
+    assert config["model"]["temporal"] is None
+
+
+@pytest.mark.parametrize("path", of("overlay"))
+def test_overlay(path, sets, tmp_path):
+    folder = path.relative_to(FOLDER).parts[0]
+    config = step([*beside(path), path], sets, tmp_path, keep_backbone=folder == "backbone")
+    assert config != resolve(beside(path)) or path.stem in ("none", "synthetic")
+    assert path.read_text().startswith("# "), "the first line says what it is for"
+
+
+@pytest.mark.parametrize("path", of("manifest"))
+def test_manifest(path, sets, tmp_path):
+    manifest = load_manifest(stand_in(path, tmp_path))
+    assert manifest.question.endswith("?")
+    assert path.read_text().startswith("# "), "the first line says what it is for"
+    arms = dict(manifest.arms)
+    if manifest.stage1_config:
+        arms["stage1"] = manifest.stage1_config
+    configs = []
+    for arm, overlays in arms.items():
+        folder = tmp_path / arm
+        folder.mkdir()
+        configs.append(step(compose(manifest, overlays, folder), sets, folder))
+    assert len({str(c) for c in configs}) == len(configs), "two arms are the same"
+
+
+@pytest.mark.parametrize("path", of("manifest"))
+def test_weights_that_a_manifest_names_come_with_it_and_fit(path):
+    given = yaml.safe_load(path.read_text()).get("weights")
+    if not given:
+        pytest.skip("names no weights")
+    manifest = load_manifest(path)
+    overlays = next(iter(manifest.arms.values()))
+    config = resolve([*manifest.base, *(o for o in overlays if isinstance(o, Path))])
+    parts = {name: instantiate(config["model"][name]) for name in ("backbone", "decoder", "codec", "loss")}
+    module = PoseModule(
+        **parts,
+        joints=config["model"]["joints"],
+        size=tuple(config["data"]["size"]),
+        weights=str(manifest.weights),
+        weights_for=config["model"]["weights_for"],
+    )
+    module.start_from_weights()
+
+
+def test_overlays_of_one_slot_leave_the_others_alone():
+    base = resolve([BASE])
+    for folder in ("temporal", "backbone"):
+        for path in sorted((FOLDER / folder).glob("*.yaml")):
+            config = resolve([BASE, path])
+            config["model"].pop(folder)
+            other = {k: v for k, v in base["model"].items() if k != folder}
+            assert {k: v for k, v in config["model"].items() if k != "pool"} == {
+                k: v for k, v in other.items() if k != "pool"
+            }
+            assert (config["data"], config["trainer"]) == (base["data"], base["trainer"]), path

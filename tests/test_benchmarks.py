@@ -1,0 +1,212 @@
+"""The benchmarks run, measure what they say, and keep each other's results; no time is asserted."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks/ is no part of the package
+
+from benchmarks import CASES, results  # noqa: E402
+from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.measure import Spread, hottest, interleave, number, profile, stages, table  # noqa: E402
+from benchmarks.setting import Setting  # noqa: E402
+
+TABLES = {
+    "cache": ["reading the cache", "decoding, cropping, forwarding", "none", "bilstm", "pooled lstm, regression"],
+    "pipeline": ["AVI", "JPEG", "PNG"],
+    "synthetic": ["rendered and written"],
+    "heads": ["none_matched", "lstm", "lstm_wide", "bilstm", "tcn"],
+    "decode": ["quarter", "parabola", "dark"],
+    "startup": ["`python -c pass`", "`bipose --help`", "`bipose ablate --help`", "`bipose report --help`"],
+    "metrics": ["summarise", "without pictures", "with pictures"],
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    """Cases fix threads and switch the video cache off, for their own process; here they share one."""
+    import torch
+
+    from bipose_lit.datasets import frames
+
+    threads, kept = torch.get_num_threads(), frames.CACHE_BYTES
+    yield
+    torch.set_num_threads(threads)
+    frames.CACHE_BYTES = kept
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    lines = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return {line[0].strip(): line[1:] for line in lines}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "startup"])
+def test_case_runs_tiny(name: str, work: Path) -> None:
+    told: list[str] = []
+    text = importlib.import_module(f"benchmarks.{name}").run(Setting(work, quick=True, tell=told.append))
+    check(name, text)
+    assert told
+
+
+def test_command_runs_cases_and_keeps_other_sections(tmp_path: Path) -> None:
+    out = tmp_path / "RESULTS.md"
+    out.write_text(results.compose({"cache": "## Feature cache\n\nkept", "startup": "## Start-up\n\nreplaced"}))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "benchmarks", "startup", "decode", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[1/2] decode: done" in done.stderr  # always in the file's order
+    found = results.parse(out.read_text())
+    assert list(found) == ["cache", "decode", "startup"]
+    assert found["cache"] == "## Feature cache\n\nkept"
+    assert "replaced" not in found["startup"]
+    for name in ("decode", "startup"):
+        check(name, found[name])
+        assert "numbers mean nothing" in found[name]
+        assert re.search(r"\*(commit [0-9a-f]{10} of \d{4}-\d\d-\d\d|no commit known)", found[name])
+        assert "1 thread;" in found[name]
+    assert re.search(r"first optimiser step: [\d,.]+ ms", found["startup"])
+
+
+def check(name: str, text: str) -> None:
+    found = rows(text)
+    missing = [row for row in TABLES[name] if row not in found]
+    assert not missing, text
+    assert "nan" not in text
+    assert "inf" not in re.findall(r"\b\w+\b", text)
+    assert "What limits" in text  # every section says so
+
+
+def test_all_cases_are_checked() -> None:
+    assert list(TABLES) == list(CASES)
+
+
+def test_cached_features_are_those_that_pixels_give(work: Path) -> None:
+    """What is compared must be the same work: the section tells the difference."""
+    text = importlib.import_module("benchmarks.cache")
+    setting = Setting(work, quick=True)
+    said = text._reading(setting, setting.config("temporal/none.yaml"))
+    error, peak = (float(x) for x in re.search(r"at most ([\d.]+) where the largest is ([\d.,]+)", said).groups())  # type: ignore[union-attr]
+    assert 0 < error < 2e-3 * peak
+
+
+def test_interleave_calls_jobs_in_turn() -> None:
+    calls: list[str] = []
+    found = interleave({name: (lambda n=name: calls.append(n)) for name in "abc"}, rounds=3)
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"  # a warm-up, then rotated rounds
+    assert {name: len(spread.values) for name, spread in found.items()} == {"a": 3, "b": 3, "c": 3}
+    with pytest.raises(ValueError, match="at least one"):
+        interleave({}, rounds=0)
+
+
+def test_interleave_repeats_short_jobs() -> None:
+    calls = []
+    (spread,) = interleave({"short": lambda: calls.append(1)}, rounds=1, least=0.002).values()
+    assert len(calls) > 20
+    assert spread.median < 0.002  # per call
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    ratio = Spread((2.0, 8.0, 3.0)).over(Spread((1.0, 4.0, 1.0)))
+    assert ratio.values == (2.0, 2.0, 3.0)
+    assert str(ratio) == "2.00 (2.00..3.00)"
+    assert str(Spread((0.5,)).ms) == "500"
+    with pytest.raises(ValueError):
+        Spread((1.0,)).over(Spread((1.0, 2.0)))
+
+
+@given(st.floats(1e-6, 1e9))
+def test_numbers_keep_three_digits(value: float) -> None:
+    shown = number(value)
+    assert "e" not in shown
+    assert float(shown.replace(",", "")) == pytest.approx(value, rel=5.1e-3)
+
+
+def test_numbers_read_well() -> None:
+    assert [number(v) for v in (12345, 99.96, 9.996, 0.012345, 0)] == ["12,300", "100", "10.0", "0.0123", "0"]
+
+
+def test_profile_finds_who_spends() -> None:
+    def spend() -> int:
+        return sum(i * i for i in range(200_000))
+
+    def idle() -> int:
+        return len("idle")
+
+    def parent() -> None:
+        idle()
+        spend()
+
+    stats = profile(parent)
+    (first, *_) = stages(stats, [(Path(__file__).name, "parent")])
+    assert "spend" in first.name
+    assert 0.8 < first.share <= 1.0
+    assert 0.99 < sum(s.share for s in hottest(stats, 100)) <= 1.001
+
+
+@given(st.dictionaries(st.sampled_from(list(CASES)), st.text("ab #|\n.", min_size=1).map(str.strip).filter(bool)))
+def test_results_survive_their_file(sections: dict[str, str]) -> None:
+    text = results.compose(sections)
+    assert results.parse(text) == sections
+    assert results.compose(results.parse(text)) == text
+    order = re.findall(r"<!-- case: (\w+) -->", text)
+    assert order == [name for name in CASES if name in sections]
+
+
+def test_committed_results_are_of_known_cases() -> None:
+    path = ROOT / "benchmarks" / "RESULTS.md"
+    if not path.exists():
+        pytest.skip("nothing was measured yet")
+    text = path.read_text()
+    assert results.compose(results.parse(text)) == text
+    assert "Quick run" not in text
+
+
+def test_load_of_others_is_told() -> None:
+    load = results.Load()
+    others = load.others()
+    assert others is None or 0 <= others <= (os.cpu_count() or 1) * 1.5
+    assert "other work" in str(load)
+
+
+def test_table() -> None:
+    assert table(["a", "b"], [[1, Spread((1.0,))]]) == "| a | b |\n| --- | --- |\n| 1 | 1.00 |"
+
+
+def test_unknown_case_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["caches"])
+    assert stop.value.code == 2
+    assert "no case 'caches'; it is one of: cache," in capsys.readouterr().err
+
+
+def test_two_never_measure_at_once(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from bipose_lit.ablation.process import Lock
+
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "KINETO_LOG_LEVEL",
+        "NO_ALBUMENTATIONS_UPDATE",
+    ):
+        monkeypatch.setenv(name, "1")  # restored afterwards
+    monkeypatch.setattr("benchmarks.__main__.LOCK", tmp_path / "lock")
+    with Lock(tmp_path / "lock"):
+        assert main(["decode", "--quick"]) == 1
+    assert "another one is measuring" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""Two processes: what they score is what one scores, and `bipose fit` trains on both."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import arguments, tiny_options, write_jhmdb
+
+from bipose_lit.cli import build, resolve
+from bipose_lit.weights import save_parts
+
+pytestmark = pytest.mark.ddp
+FOLDER = Path(__file__).parents[1] / "experiments"
+TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Data with five validation clips of several lengths, and weights."""
+    folder = tmp_path_factory.mktemp("ddp")
+    root = write_jhmdb(folder / "data", train=6, val=5, test=1)
+    options = tiny_options(root, **{"model.temporal.init_args.hidden": 4, "data.eval_batch_size": 1})
+    torch.manual_seed(0)
+    module, _, _ = build(resolve([FOLDER / "base.yaml", FOLDER / "temporal" / "bilstm.yaml"], options))
+    save_parts(module.network, folder / "all.safetensors", ["backbone", "decoder", "temporal"])
+    options["model.weights"] = str(folder / "all.safetensors")
+    options["model.weights_for"] = ["backbone", "decoder", "temporal"]
+    return folder, options
+
+
+def command(folder: Path, name: str, subcommand: str, options, *more: str) -> dict[str, dict]:
+    """Runs `bipose` in a process of its own; what each rank saw."""
+    witness = {"class_path": "strange_parts.Witness", "init_args": {"folder": str(folder / name)}}
+    files = ["-c", str(FOLDER / "base.yaml"), "-c", str(FOLDER / "temporal" / "bilstm.yaml")]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    place = [f"--trainer.default_root_dir={folder / name}", f"--trainer.callbacks={json.dumps([witness])}"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "bipose_lit", subcommand, *files, *arguments(options), *quiet, *place, *more],
+        env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {p.stem: json.loads(p.read_text()) for p in sorted((folder / name).glob("*.json"))}
+
+
+def test_two_processes_score_as_one(site):
+    folder, options = site
+    one = command(folder, "one", "validate", options)["val-0"]
+    two = command(folder, "two", "validate", options, *TWO)
+    assert one["world"] == 1
+    assert two["val-0"]["world"] == two["val-1"]["world"] == 2
+    assert two["val-0"]["metrics"] == two["val-1"]["metrics"]  # so checkpointing and early stopping agree
+    found, expected = two["val-0"]["metrics"], one["metrics"]
+    assert found.keys() == expected.keys()
+    assert expected["val/persons"] == sum(6 + number % 2 for number in range(6, 11))
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-12, abs=1e-12), name
+
+
+def test_fit_trains_on_two_processes(site):
+    folder, options = site
+    seen = command(folder, "fit", "fit", options, *TWO)
+    assert seen["fit-0"]["world"] == 2
+    assert seen["fit-0"]["steps"] == seen["fit-1"]["steps"] == 4
+    assert seen["fit-0"]["weights"] == seen["fit-1"]["weights"]
+    assert seen["val-0"]["metrics"] == seen["val-1"]["metrics"]
+    assert list((folder / "fit").rglob("*.ckpt"))
+    assert (folder / "fit" / "config.yaml").exists()
