@@ -96,7 +96,7 @@ def test_vectors_equal_packed_lstm_of_torch(direction, D):
     reduced = head.reduction(x.flatten(0, 1)).view(3, 7, 5)
     packed = nn.utils.rnn.pack_padded_sequence(reduced, lengths, batch_first=True, enforce_sorted=False)
     hidden, _ = nn.utils.rnn.pad_packed_sequence(oracle(packed)[0], batch_first=True)
-    wanted = x + head.output(hidden.flatten(0, 1)[:, :, None, None]).view_as(x)
+    wanted = x + head.gain * head.output(hidden.flatten(0, 1)[:, :, None, None]).view_as(x)
     torch.testing.assert_close(head(x, valid)[valid], wanted[valid], rtol=0, atol=1e-12)
 
 
@@ -206,7 +206,7 @@ def test_window_mean_by_hand():
     valid = torch.tensor([[True, True, False, True]])
     reduced = head.norm(head.reduction(x[0]))
     mean = (reduced[0] + reduced[1]) / 2  # frame 1's window holds frames 0 and 1: frame 2 is not valid
-    wanted = x[0, 1] + head.output(torch.relu(mean[None]))[0]
+    wanted = x[0, 1] + head.gain * head.output(torch.relu(mean[None]))[0]
     torch.testing.assert_close(head(x, valid)[0, 1], wanted, rtol=0, atol=1e-12)
 
 
@@ -250,3 +250,24 @@ def test_step_of_a_bidirectional_head_says_why_not():
     head = built(ARMS["bilstm"])
     with pytest.raises(NotImplementedError, match="not causal"):
         head.init_state(torch.zeros(1, 12, 3, 4))
+
+
+def test_chrono_initialisation_spreads_the_time_scales() -> None:
+    head = ConvLSTM(hidden=8, kernel=1, direction="both", memory=32)
+    head.build(FeatureSpec(4, 32))
+    bias = head.input.bias.detach().view(2, 4, 8)
+    forget = torch.sigmoid(bias[:, 1])
+    scale = 1 / (1 - forget)  # frames after which a state has decayed to 1/e, about
+    assert scale.min() < 4
+    assert scale.max() > 25
+    torch.testing.assert_close(bias[:, 0], -bias[:, 1])
+    assert bool((bias[:, 2:] == 0).all())
+    plain = ConvLSTM(hidden=8, kernel=1, memory=0)
+    plain.build(FeatureSpec(4, 32))
+    assert bool((plain.input.bias.detach().view(2, 4, 8)[:, 1] == 1).all())
+
+
+@pytest.mark.parametrize("wrong", [{"memory": -1.0}, {"memory": 1.5}, {"gain": 0.0}], ids=str)
+def test_impossible_memory_and_gain_are_refused(wrong) -> None:
+    with pytest.raises(BiposeError, match="memory"):
+        ConvLSTM(**wrong)

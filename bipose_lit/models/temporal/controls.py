@@ -20,15 +20,18 @@ class WindowMean(TemporalHead):
         past: frames before t in the window; null for all.
         future: frames after t in the window; null for all, 0 for a causal head.
         hidden: channels that are averaged.
+        gain: factor on the residual, as `ConvLSTM`'s.
     """
 
-    def __init__(self, past: int | None = None, future: int | None = None, hidden: int = 64) -> None:
+    def __init__(
+        self, past: int | None = None, future: int | None = None, hidden: int = 64, gain: float = 10.0
+    ) -> None:
         super().__init__()
         if (past or 0) < 0 or (future or 0) < 0 or hidden < 1:
             raise BiposeError(
                 f"WindowMean: past {past} and future {future} must not be below 0, hidden {hidden} not below 1"
             )
-        self.past, self.future, self.hidden = past, future, hidden
+        self.past, self.future, self.hidden, self.gain = past, future, hidden, gain
         self.context = (past, future)
         self.causal = future == 0
 
@@ -73,7 +76,7 @@ class WindowMean(TemporalHead):
         return features + self._write(frames.sum(1) / seen), (frames, count)
 
     def _write(self, mean: Float[Tensor, "N H h w"]) -> Float[Tensor, "N C h w"]:
-        written: Tensor = self.output(functional.relu(mean))
+        written: Tensor = self.gain * self.output(functional.relu(mean))
         return written
 
 
@@ -89,10 +92,17 @@ class TCN(TemporalHead):
         layers: number of convolutions; dilations 1, 2, 4, ...
         causal: read past frames alone.
         dropout: after each convolution.
+        gain: factor on the residual, as `ConvLSTM`'s.
     """
 
     def __init__(
-        self, hidden: int = 64, kernel: int = 3, layers: int = 3, causal: bool = False, dropout: float = 0.0
+        self,
+        hidden: int = 64,
+        kernel: int = 3,
+        layers: int = 3,
+        causal: bool = False,
+        dropout: float = 0.0,
+        gain: float = 10.0,
     ) -> None:
         super().__init__()
         if min(hidden, layers) < 1 or kernel < 2 or (kernel % 2 == 0 and not causal):
@@ -101,6 +111,7 @@ class TCN(TemporalHead):
                 f"kernel {kernel} at least 2 (odd unless causal)"
             )
         self.hidden, self.kernel, self.layers, self.dropout_rate = hidden, kernel, layers, dropout
+        self.gain = gain
         self.causal = causal
         self.dilations = [2**i for i in range(layers)]
         reach = (kernel - 1) * sum(self.dilations)
@@ -130,7 +141,7 @@ class TCN(TemporalHead):
             before = reach if self.causal else reach // 2
             x = (x + self.dropout(functional.relu(convolution(functional.pad(x, (before, reach - before)))))) * present
         x = x.view(B, h * w, self.hidden, T).permute(0, 3, 2, 1).reshape(B * T, self.hidden, h, w)
-        return torch.where(mask, features + self.output(x).view_as(features).to(features.dtype), 0)
+        return torch.where(mask, features + (self.gain * self.output(x)).view_as(features).to(features.dtype), 0)
 
     def init_state(self, features: Float[Tensor, "B C h w"]) -> State:
         if not self.causal:
@@ -149,7 +160,7 @@ class TCN(TemporalHead):
             kept.append(seen[..., 1:])
             x = x + self.dropout(functional.relu(convolution(seen)))
         x = x.view(B, h * w, self.hidden).transpose(1, 2).reshape(B, self.hidden, h, w)
-        return features + self.output(x), tuple(kept)
+        return features + self.gain * self.output(x), tuple(kept)
 
 
 __all__ = ["TCN", "WindowMean"]

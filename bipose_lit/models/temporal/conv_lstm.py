@@ -51,6 +51,11 @@ class ConvLSTM(TemporalHead):
         dropout: on the hidden states before the last convolution.
         repeats: how often each frame is shown (reset every_frame alone); with 1 the recurrent weights have no effect.
         seed: of the shuffled order.
+        memory: longest time scale, in frames, that the untrained state forgets at. The channels' forget gates start spread over
+            1 to `memory` frames, the input gates at the opposite (chrono initialisation, Tallec and Ollivier 2018); with 0 all
+            forget gates start at bias 1, a memory of three frames, through which no gradient reaches a joint hidden for ten.
+        gain: factor on the residual. Adam's steps do not grow with the gradient, so this is how fast a last layer that starts
+            at zero reaches the size of the features (whose rms is about 0.5, that of hidden states 0.1).
 
     Raises:
         BiposeError: settings that exclude each other.
@@ -70,6 +75,8 @@ class ConvLSTM(TemporalHead):
         dropout: float = 0.0,
         repeats: int = 1,
         seed: int = 0,
+        memory: float = 32.0,
+        gain: float = 10.0,
     ) -> None:
         super().__init__()
         _choice("direction", direction, "forward", "both")
@@ -82,6 +89,10 @@ class ConvLSTM(TemporalHead):
                 f"{type(self).__name__}: hidden {hidden}, reduce {reduce} and repeats {repeats} must be at least 1 "
                 f"and delay {delay} at least 0"
             )
+        if memory < 0 or 0 < memory <= 2 or gain <= 0:
+            raise BiposeError(
+                f"{type(self).__name__}: memory {memory} must be 0 or above 2 frames, gain {gain} above 0"
+            )
         if kernel < 1 or kernel % 2 == 0:
             raise BiposeError(f"{type(self).__name__}: kernel {kernel} must be odd, so that maps keep their size")
         if delay and (direction == "both" or reset == "every_frame" or order == "shuffled"):
@@ -92,6 +103,7 @@ class ConvLSTM(TemporalHead):
         self.reduced = reduce or hidden
         self.reset, self.order, self.delay, self.match = reset, order, delay, match
         self.normalised, self.dropout_rate, self.repeats, self.seed = norm == "group", dropout, repeats, seed
+        self.memory, self.gain = memory, gain
         self.causal = reset == "every_frame" or (direction == "forward" and order == "time" and delay == 0)
         if reset == "every_frame":
             self.context = (0, 0)
@@ -116,7 +128,11 @@ class ConvLSTM(TemporalHead):
             for gate in direction.chunk(4):
                 nn.init.orthogonal_(gate)
         bias = torch.zeros(D, 4, H)
-        bias[:, 1] = 1.0  # the forget gate starts open (Jozefowicz et al. 2015)
+        if self.memory:
+            frames = 1 + (self.memory - 2) * (torch.arange(H) + 0.5) / H
+            bias[:, 1], bias[:, 0] = frames.log(), -frames.log()
+        else:
+            bias[:, 1] = 1.0  # the forget gate starts open (Jozefowicz et al. 2015)
         self.input.bias.data.copy_(bias.flatten())  # type: ignore[union-attr]
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
@@ -158,7 +174,7 @@ class ConvLSTM(TemporalHead):
 
     def _write(self, features: Float[Tensor, "N C h w"], hidden: Float[Tensor, "N D*H h2 w2"]) -> Tensor:
         """Features and hidden states to the output."""
-        written: Tensor = features + self.output(self.dropout(hidden)).to(features.dtype)
+        written: Tensor = features + self.gain * self.output(self.dropout(hidden)).to(features.dtype)
         return written
 
     def _gates(self, features: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D G h2 w2"]:

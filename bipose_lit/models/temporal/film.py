@@ -29,8 +29,12 @@ class FiLM(ConvLSTM):
         dropout: float = 0.0,
         repeats: int = 1,
         seed: int = 0,
+        memory: float = 32.0,
+        gain: float = 10.0,
     ) -> None:
-        super().__init__(hidden, 1, direction, reduce, reset, order, delay, match, norm, dropout, repeats, seed)
+        super().__init__(
+            hidden, 1, direction, reduce, reset, order, delay, match, norm, dropout, repeats, seed, memory, gain
+        )
 
     def _read(self, features: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C 1 1"]:
         return features.mean((-2, -1), keepdim=True)
@@ -39,7 +43,7 @@ class FiLM(ConvLSTM):
         return 2 * channels
 
     def _write(self, features: Float[Tensor, "N C h w"], hidden: Float[Tensor, "N D*H 1 1"]) -> Tensor:
-        gamma, beta = self.output(self.dropout(hidden)).to(features.dtype).chunk(2, dim=1)
+        gamma, beta = (self.gain * self.output(self.dropout(hidden))).to(features.dtype).chunk(2, dim=1)
         written: Tensor = features * (1 + gamma) + beta
         return written
 
