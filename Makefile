@@ -55,7 +55,7 @@ bench: setup  ## measure; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
 stage1: setup  ## remake the default's per-frame weights (an hour or more on two cores)
-	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=1600 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
+	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=1200 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
 	$(BIN)/bipose data make --root data/synthetic --clips train=200,val=32,test=96 --frames 32 --formats jhmdb
 	$(BIN)/bipose ablate experiments/recipes/stage1.yaml --out runs --workers 1
 	$(BIN)/bipose weights runs/stage1/resnet18_narrow/seed0 --out experiments/weights/stage1.safetensors

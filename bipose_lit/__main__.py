@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -73,10 +74,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `bipose ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _complain(f"{_system(error)} (set {TRACEBACK}=1 to see where)", error)
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = f"{type(error).__name__}: {lines[0] if lines else ''}"
         return _complain(f"unexpected {text} (set {TRACEBACK}=1 to see where)", error)
+
+
+def _system(error: OSError) -> str:
+    """What the operating system refused, and what to do, for the few refusals that a user can mend."""
+    name = str(error.filename) if error.filename else ""
+    at = f"{name}: " if name else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{at}the disk is full; free some space, then start the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{at}may not be read or written ({error.strerror}); check the rights or give another place"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and name:
+        return f"{at}{(error.strerror or '').lower()}; check the path or give another place"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"unexpected {type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _complain(line: str, error: Exception) -> int:
@@ -123,7 +140,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     weights = leaf(
         commands, "weights", _weights, "weights of a run's parts as one small file, for other runs to start from"
     )
-    weights.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run (OUT/NAME/ARM/seedK)")
+    weights.add_argument("folder", type=Path, metavar="RUN", help="folder of a finished run (OUT/NAME/ARM/seedK)")
     weights.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
     weights.add_argument("--parts", type=_names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
     weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
@@ -140,7 +157,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
 def _add_ablate(parser: Parser) -> None:
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="YAML file that asks the question")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="runs side by side (default: what cores or GPUs carry)"
+        "--workers", type=_positive, metavar="N", help="runs side by side (default: what cores or GPUs carry)"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all ablations (default: runs)"
@@ -156,7 +173,7 @@ def _add_ablate(parser: Parser) -> None:
         default=[],
         metavar="KEY=VALUE",
         dest="options",
-        help="an option over every arm; may repeat",
+        help="an option over every arm, e.g. model.recipe.lr=1e-3; may repeat",
     )
     parser.add_argument(
         "--fresh", action="store_true", help="repeat finished runs whose configuration has changed since"
@@ -175,20 +192,29 @@ def _add_data(group: Any, leaf: Callable[..., Parser]) -> None:
     make.add_argument(
         "--clips", type=_counts, metavar="SPLIT=N,..", help="clips of stage1, train, val, test, e.g. train=96,val=24"
     )
-    make.add_argument("--frames", type=int, metavar="T", help="frames per clip")
+    make.add_argument("--frames", type=_positive, metavar="T", help="frames per clip")
     make.add_argument("--fps", type=float, metavar="F", help="frames per second")
-    make.add_argument("--clips-per-cluster", type=int, metavar="N", help="clips that share a scene and a person")
-    make.add_argument("--pixels", choices=("video", "png"), help="motion JPEG, or lossless and five times larger")
+    make.add_argument("--clips-per-cluster", type=_positive, metavar="N", help="clips that share a scene and a person")
+    make.add_argument("--pixels", choices=("video", "png"), help="motion JPEG, or lossless and seven times as large")
     make.add_argument("--seed", type=int, metavar="K", help="the set is a function of its options and this number")
-    make.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as cores)")
+    make.add_argument("--workers", type=_positive, metavar="N", help="processes (default: as many as cores)")
     make.add_argument("--motion", type=Path, nargs="+", metavar="FILE.bvh", help="captured motion to draw from as well")
     make.add_argument("--formats", type=_names, metavar="A,B,..", help="official formats to write")
     show = leaf(group, "show", _data_show, "a picture of clips with their labels")
-    show.add_argument("name", metavar="NAME", help="format of the data, e.g. penn or jhmdb")
+    show.add_argument("name", metavar="NAME", help="format of the data: synthetic, jhmdb or penn")
     show.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
     show.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
     spectra = leaf(group, "spectra", _data_spectra, "speeds of the synthetic motion beside captured motion")
     spectra.add_argument("--motion", type=Path, nargs="+", required=True, metavar="FILE.bvh", help="captured motion")
+    spectra.add_argument(
+        "--seconds", type=float, default=4.0, metavar="S", help="length of the pieces compared (default: 4)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
 
 
 def _seeds(text: str) -> int | list[int]:
@@ -304,14 +330,14 @@ def _data_show(args: argparse.Namespace) -> int:
 def _data_spectra(args: argparse.Namespace) -> int:
     from bipose_lit.datasets.commands import spectra
 
-    spectra(args.motion)
+    spectra(args.motion, args.seconds)
     return 0
 
 
 def _weights(args: argparse.Namespace) -> int:
     from bipose_lit.weights import export
 
-    print(export(args.run, args.out, args.parts, args.dtype))
+    print(export(args.folder, args.out, args.parts, args.dtype))
     return 0
 
 

@@ -48,4 +48,16 @@ def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: Pos
         )
 
 
-__all__ = ["check_data", "check_parts"]
+def check_precision(precision: str) -> None:
+    """Refuses precisions in which the Trainer converts the whole batch, labels and affines too.
+
+    Raises:
+        BiposeError: one of them (says which to take).
+    """
+    if precision.endswith("-true") and precision != "32-true":
+        raise BiposeError(
+            f"trainer.precision {precision} would convert labels and coordinates as well; use 32-true, bf16-mixed or 16-mixed"
+        )
+
+
+__all__ = ["check_data", "check_parts", "check_precision"]

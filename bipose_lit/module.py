@@ -13,7 +13,7 @@ from torch import Tensor
 from bipose_lit import geometry
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.codecs.base import TargetCodec
-from bipose_lit.compatibility import check_data, check_parts
+from bipose_lit.compatibility import check_data, check_parts, check_precision
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
 from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain
@@ -86,8 +86,9 @@ class PoseModule(L.LightningModule):
         """Refuses data that the model was not made for, and loads the starting weights of a model that is scored as it is.
 
         Raises:
-            BiposeError: another number or order of joints, or crops of another size.
+            BiposeError: another number or order of joints, crops of another size, or coordinates in half precision.
         """
+        check_precision(str(self.trainer.precision))
         if stage != "fit":
             # Lightning does not tell yet whether a checkpoint will replace them: then it is no mistake that they are missing.
             try:
@@ -161,13 +162,16 @@ class PoseModule(L.LightningModule):
         Returns:
             joints (B, T, K, 2), score (B, T, K), zero where not valid; loss (), over labelled joints of all valid frames.
         """
-        encoded = self.network(batch, batch.valid)[-1]
+        encoded = self._encoded(batch)
         if self.flip_test:
-            mirrored = self.codec.flip(self.network(batch.flipped(), batch.valid)[-1])
+            mirrored = self.codec.flip(self._encoded(batch.flipped()))
             encoded = {key: (value + mirrored[key]) / 2 for key, value in encoded.items()}
         # Coordinates of hundreds of pixels do not survive bfloat16.
         with torch.autocast(self.device.type, enabled=False):
-            return self._located(batch, {key: value.float() for key, value in encoded.items()})
+            return self._located(batch, encoded)
+
+    def _encoded(self, batch: ClipBatch) -> Encoded:
+        return {key: value.float() for key, value in self.network(batch, batch.valid)[-1].items()}
 
     def _located(self, batch: ClipBatch, encoded: Encoded) -> dict[str, Tensor]:
         """Predictions of the valid frames in original pixels, and their loss."""

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.callbacks.history import History
@@ -93,7 +94,8 @@ def execute(spec: RunSpec, report: Report | None = None) -> RunResult:
     torch.set_num_threads(spec.threads)
     with quiet():
         result = _execute(spec, report, start)
-    result.save(spec.folder)
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        result.save(spec.folder)
     return result
 
 
@@ -123,7 +125,8 @@ def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
         predictions[split] = f"predictions-{split}.npz"
         if trainer.is_global_zero:
             evaluation.predictions[split].save(folder / predictions[split])
-    save_parts(module.network, folder / WEIGHTS, [n for n, _ in module.network.named_children()])
+    if trainer.is_global_zero:
+        save_parts(module.network, folder / WEIGHTS, [n for n, _ in module.network.named_children()])
     facts = describe(module, data)
     facts["steps"] = trainer.global_step
     return RunResult(

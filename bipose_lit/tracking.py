@@ -16,7 +16,7 @@ import json
 import netrc
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -219,13 +219,31 @@ def mirror(
     return written
 
 
-def mirror_all(out: Path, mode: str = "auto", project: str = PROJECT, tags: Sequence[str] = ()) -> list[Path]:
+def mirror_all(
+    out: Path,
+    mode: str = "auto",
+    project: str = PROJECT,
+    tags: Sequence[str] = (),
+    images: Callable[[Path], Mapping[str, NDArray[Any]]] | None = None,
+) -> list[Path]:
     """Mirrors every run below a folder in this one process; W&B's start-up is paid once, not once a run.
+
+    Args:
+        out: folder of runs.
+        mode: as `mirror`.
+        project: as `mirror`.
+        tags: as `mirror`.
+        images: overlays of a run, given its folder.
 
     Raises:
         BiposeError: as `mirror`.
     """
-    written = (mirror(folder, mode=mode, project=project, tags=tags) for folder, _ in runs(out))
+    if resolve_mode(mode) == "disabled":
+        return []
+    written = (
+        mirror(folder, mode=mode, project=project, tags=tags, images=images(folder) if images else None)
+        for folder, _ in runs(out)
+    )
     return [path for path in written if path is not None]
 
 

@@ -12,7 +12,8 @@ from memory_index import MemoryReader
 from strange_parts import Smear
 from tiny import tiny_options, write_jhmdb
 
-from bipose_lit import skeletons
+from bipose_lit import geometry, skeletons
+from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.cli import build, resolve
 from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.codecs.regression import RegressionCodec
@@ -48,10 +49,15 @@ def make(temporal=None, **options) -> PoseModule:
     return PoseModule(
         **parts,
         decoder=DeconvDecoder(8, 3),
-        codec=HeatmapCodec(stride=4, sigma=1.0),
         loss=HeatmapMSE(),
         temporal=temporal,
-        **{"joints": 5, "size": (64, 64), "recipe": Recipe("adamw", 3e-3), **options},
+        **{
+            "codec": HeatmapCodec(stride=4, sigma=1.0),
+            "joints": 5,
+            "size": (64, 64),
+            "recipe": Recipe("adamw", 3e-3),
+            **options,
+        },
     )
 
 
@@ -274,6 +280,47 @@ def test_frozen_backbone_stays_and_clipping_and_precision_pass_through(tmp_path)
     clipped.test(module, datamodule=data(), verbose=False)  # bf16 predictions reach the metrics as float32
 
 
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refine", ["dark", "parabola"])
+def test_joints_are_located_outside_autocast(refine, monkeypatch):
+    """Under bfloat16 a joint at pixel 1003.7 of the original picture must not end at 1000 or 1008."""
+    module = make(codec=HeatmapCodec(stride=4, sigma=1.0, refine=refine)).eval()
+    batch = some_batch()
+    batch.to_image = torch.tensor([[7.31, 0.2, 1003.7], [-0.2, 7.31, 641.3]]).expand(2, 5, 2, 3).contiguous()
+    wanted = torch.rand(int(batch.valid.sum()), 5, 2, generator=torch.Generator().manual_seed(1)) * 30 + 16
+    encoded, _ = module.codec.encode(wanted, torch.full(wanted.shape[:2], 2))
+    monkeypatch.setattr(module.network, "forward", lambda *args: [{k: v.bfloat16() for k, v in encoded.items()}])
+    exact = geometry.apply(batch.to_image[batch.valid], module.codec.decode({
+        k: v.bfloat16().float() for k, v in encoded.items()})[0])  # fmt: skip
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module.predict_step(batch)["joints"]
+    assert found.dtype == torch.float32
+    assert torch.equal(found[batch.valid], exact)
+    truth = geometry.apply(batch.to_image[batch.valid], wanted)
+    assert (exact - truth).abs().max() < 2.0  # the maps themselves are bfloat16, to three digits
+
+
+def test_validation_in_mixed_bfloat16_scores_what_float32_scores(tmp_path):
+    """A joint found where it is labelled costs nothing, whatever the Trainer's precision."""
+    errors = {}
+    for precision in ("32-true", "bf16-mixed"):
+        module, datamodule = make(codec=HeatmapCodec(stride=4, sigma=1.0, refine="dark")), data()
+
+        def perfect(batch: ClipBatch, select: torch.Tensor, module: PoseModule = module):
+            encoded, _ = module.codec.encode(batch.joints[select], batch.visible[select])
+            return [{k: v.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else v
+                     for k, v in encoded.items()}]  # fmt: skip
+
+        module.network.forward = perfect  # type: ignore[method-assign]
+        run = trainer(tmp_path, precision=precision)
+        run.validate(module, datamodule=datamodule, verbose=False)
+        (evaluation,) = (c for c in run.callbacks if isinstance(c, Evaluation))
+        errors[precision] = next(v for k, v in evaluation.metrics["val"].items() if k.startswith("val/error_px"))
+    assert errors["bf16-mixed"] == pytest.approx(errors["32-true"], abs=0.1)
+
+
 # --- flip test -------------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +438,12 @@ def test_checking_the_parts_changes_nothing():
 def test_data_of_another_shape_are_refused_before_the_first_step(tmp_path, options, told):
     with pytest.raises(BiposeError, match=told):
         trainer(tmp_path).fit(make(**options), datamodule=data())
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_precisions_that_convert_labels_are_refused(tmp_path, precision):
+    with pytest.raises(BiposeError, match=f"trainer.precision {precision} .*use 32-true, bf16-mixed or 16-mixed"):
+        trainer(tmp_path, precision=precision).validate(make(), datamodule=data(), verbose=False)
 
 
 def test_a_flip_in_another_order_of_joints_is_refused(tmp_path, monkeypatch):

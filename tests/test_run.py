@@ -163,6 +163,13 @@ def test_the_result_is_written_after_everything_else(root, tmp_path, monkeypatch
         run.execute(spec(root, tmp_path))
 
 
+def test_other_ranks_leave_no_result(root, tmp_path, monkeypatch):
+    """A rank that ends first must not declare a run finished whose files the first rank has yet to write."""
+    monkeypatch.setattr(run.rank_zero_only, "rank", 1)
+    assert run.execute(spec(root, tmp_path)).status == "finished"
+    assert RunResult.load(tmp_path) is None
+
+
 def test_a_tuning_run_never_sees_the_test_split(root, tmp_path, monkeypatch):
     def refuse(self):
         raise AssertionError("the test split's loader")

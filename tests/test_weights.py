@@ -1,11 +1,14 @@
 """Weights of parts: what goes in comes out; anything that does not fit is named."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
+from bipose_lit.store import CONFIG, WEIGHTS, RunResult
 from bipose_lit.types import BiposeError
-from bipose_lit.weights import fingerprint, load_parts, save_parts
+from bipose_lit.weights import export, fingerprint, load_parts, read, save_parts
 
 
 def make(width: int = 4) -> nn.Module:
@@ -58,3 +61,37 @@ def test_fingerprint_sees_every_bit() -> None:
     with torch.no_grad():
         net.decoder.bias[0] += 1e-7
     assert fingerprint(net) != before
+
+
+def finished_run(folder) -> None:
+    folder.mkdir(parents=True)
+    save_parts(make(), folder / WEIGHTS, ["backbone", "decoder", "temporal"])
+    (folder / CONFIG).write_text("model: {joints: 2}\n")
+    metrics = {"test/pck@0.2[clip,clip-box]/visible": 0.5, "val/loss": 1.0}
+    RunResult("stage1", "a", 0, "finished", metrics=metrics, commit="abc").save(folder)
+
+
+def test_export_halves_the_file_and_tells_what_made_it(tmp_path) -> None:
+    finished_run(tmp_path / "run")
+    line = export(tmp_path / "run", tmp_path / "out" / "w.safetensors")
+    assert "w.safetensors" in line
+    about = json.loads((tmp_path / "out" / "w.json").read_text())
+    assert about["made_by"] == {"name": "stage1", "arm": "a", "seed": 0, "commit": "abc"}
+    assert about["metrics"] == {"test/pck@0.2[clip,clip-box]/visible": 0.5}
+    assert about["config"] == {"model": {"joints": 2}}
+    target = make()
+    load_parts(target, tmp_path / "out" / "w.safetensors")
+    written = read(tmp_path / "out" / "w.safetensors")
+    assert {k.split(".")[0] for k in written} == {"backbone", "decoder"}
+    assert written["decoder.weight"].dtype == torch.float16
+    again = export(tmp_path / "run", tmp_path / "again" / "w.safetensors")
+    assert again.split(":")[1] == line.split(":")[1]
+    assert json.loads((tmp_path / "again" / "w.json").read_text())["sha256"] == about["sha256"]
+
+
+def test_export_refuses_what_is_no_finished_run_or_lacks_a_part(tmp_path) -> None:
+    with pytest.raises(BiposeError, match="no finished run"):
+        export(tmp_path, tmp_path / "w.safetensors")
+    finished_run(tmp_path / "run")
+    with pytest.raises(BiposeError, match="has no pool"):
+        export(tmp_path / "run", tmp_path / "w.safetensors", ["pool"])

@@ -87,9 +87,10 @@ def _make(recipe: Mapping[str, Any], root: Path, workers: int, progress: Progres
 
 
 def _mirror(folder: Path, tags: Sequence[str]) -> int:
+    from bipose_lit.ablation.overlays import Overlays
     from bipose_lit.tracking import mirror_all
 
-    return len(mirror_all(folder, tags=tags))
+    return len(mirror_all(folder, tags=tags, images=Overlays()))
 
 
 @dataclass(frozen=True)

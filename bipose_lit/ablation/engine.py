@@ -24,7 +24,7 @@ from typing import Any
 from bipose_lit.ablation.backend import Backend
 from bipose_lit.ablation.manifest import load_manifest, read_seeds, read_yaml
 from bipose_lit.ablation.overview import show_plan
-from bipose_lit.ablation.plan import Plan, data_key, shared_key
+from bipose_lit.ablation.plan import Plan, check_arms, data_key, shared_key
 from bipose_lit.ablation.pool import Pool
 from bipose_lit.ablation.process import Channel, Lock, call, limit_threads, redirect
 from bipose_lit.ablation.progress import Progress, make_progress
@@ -91,13 +91,16 @@ def ablate(
                 asked = replace(asked, seeds=read_seeds(seeds))
                 if asked.tune is not None and asked.tune.seed in asked.seeds:
                     raise BiposeError(f"--seeds: {asked.tune.seed} is the seed of the tuning; choose fresh ones")
+            check_arms(asked, arms)
+            settings = parse_options(options)
+            check_folder(out)
             limit_threads(1)
             progress.phase("loading libraries")
             backend.warm()
             import bipose_lit.ablation.queue  # noqa: F401 - children inherit it
 
             progress.phase("checking the configurations")
-            plan = Plan(asked, out, backend.resolve, arms, parse_options(options), fresh)
+            plan = Plan(asked, out, backend.resolve, arms, settings, fresh)
             engine = Engine(plan, backend, progress, storage, workers, scratch)
             if plan_only:
                 return engine.show_plan()
@@ -125,6 +128,21 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
             raise BiposeError(f"--set {option}: write KEY=VALUE, e.g. --set trainer.max_steps=100")
         parsed[key.strip().removeprefix("--")] = read_yaml(value)
     return parsed
+
+
+def check_folder(out: Path) -> None:
+    """Refuses a place where no run could be kept, before minutes are spent on data; makes nothing.
+
+    Raises:
+        BiposeError: it is a file, or it or the folder that it would be made in cannot be written.
+    """
+    place = out.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise BiposeError(f"--out {out}: {place} is no folder; give another place")
+    if not os.access(place, os.W_OK | os.X_OK) or place.is_relative_to("/proc"):
+        raise BiposeError(f"--out {out}: {place} cannot be written; give another place")
 
 
 class Engine:

@@ -21,6 +21,9 @@ Overlay = Path | Mapping[str, Any]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 RESERVED = ("stage1", "tune", "report")
+MAIN = "experiments/ablations/temporal.yaml"
+CONFIGURATION = {"trainer", "model", "data", "seed_everything"}
+"""Options of `bipose fit`, by which one of its files is known."""
 MODES, STAGES = ("frozen", "full"), ("given", "per_seed")
 
 
@@ -163,8 +166,10 @@ def load_manifest(path: Path) -> Manifest:
     """
     path = Path(path)
     if not path.is_file():
+        if path.is_dir():
+            raise BiposeError(f"manifest {path} is a folder; give a YAML file, such as {MAIN}")
         near = close(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
-        raise BiposeError(f"manifest {path} not found{near}")
+        raise BiposeError(f"manifest {path} not found{near or f'; check the path (the main one is {MAIN})'}")
     try:
         data = read_yaml(path.read_text())
         if not isinstance(data, Mapping):
@@ -213,6 +218,11 @@ class _Reader:
     def __init__(self, path: Path, data: Mapping[Any, Any]) -> None:
         self.path, self.data = path, data
         known = [f.name for f in fields(Manifest) if f.name != "path"] + ["axes"]
+        if CONFIGURATION & set(data) and not {"question", "arms", "axes"} & set(data):
+            raise BiposeError(
+                f"this is a configuration, not a manifest: train with it by 'bipose fit -c {path}', or write a manifest with "
+                "question, base, arms (see ARCHITECTURE.md)"
+            )
         for key in data:
             if key not in known:
                 raise BiposeError(f"unknown key '{key}'{close(str(key), known)}; known: {', '.join(sorted(known))}")

@@ -80,11 +80,7 @@ class Plan:
         options: Mapping[str, Any] | None = None,
         fresh: bool = False,
     ) -> None:
-        for arm in arms or ():
-            if arm not in manifest.arms:
-                raise BiposeError(
-                    f"no arm '{arm}' in {manifest.path}{close(arm, manifest.arms)}; arms: {', '.join(manifest.arms)}"
-                )
+        check_arms(manifest, arms)
         self.manifest, self.out, self.fresh = manifest, out.resolve(), fresh
         self.folder = self.out / manifest.name
         self.arms = tuple(a for a in manifest.arms if not arms or a in arms)
@@ -292,6 +288,19 @@ class Plan:
         overall = sum(known) / len(known)
         each = {arm: sum(v) / len(v) for arm, v in seconds.items() if v and all(map(math.isfinite, v))}
         return sum(each.get(arm, overall) for arm in left) / max(1, min(workers, len(left)))
+
+
+def check_arms(manifest: Manifest, arms: Sequence[str] | None) -> None:
+    """Refuses arms that a manifest does not have.
+
+    Raises:
+        BiposeError: naming the first, and those that there are.
+    """
+    for arm in arms or ():
+        if arm not in manifest.arms:
+            raise BiposeError(
+                f"no arm '{arm}' in {manifest.path}{close(arm, manifest.arms)}; arms: {', '.join(manifest.arms)}"
+            )
 
 
 def run_seconds(result: RunResult) -> float:

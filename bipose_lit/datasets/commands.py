@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -94,7 +95,13 @@ def show(name: str, root: Path, out: Path, clips: int = 12) -> None:
     from bipose_lit.datasets.sheet import contact_sheet, sample_tracks
 
     if name not in SHOWN:
-        raise BiposeError(f"data format {name!r} is none of {', '.join(SHOWN)}")
+        near = difflib.get_close_matches(name, SHOWN, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise BiposeError(f"data format {name!r} is none of {', '.join(SHOWN)}{hint}")
+    if not root.is_dir():
+        raise BiposeError(f"{root}: no such folder; give the folder of the data set ('bipose data make' writes one)")
+    if (other := _layout(root)) and other != ("penn" if name == "penn" else "jhmdb"):
+        raise BiposeError(f"{root}: this is the layout of {other}, not of {name}; say 'bipose data show {other} {root}'")
     reader: Reader = PennAction(root) if name == "penn" else JHMDB(root)
     problem = None
     for split in ("test", "train"):
@@ -110,6 +117,12 @@ def show(name: str, root: Path, out: Path, clips: int = 12) -> None:
             print(f"  {reason}: {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}")
         return
     raise problem or BiposeError(f"{root}: no clips")
+
+
+def _layout(root: Path) -> str:
+    """Whose layout a folder has, by the folder that holds the labels; "" if it is neither's or both's."""
+    found = [name for name, labels in (("jhmdb", "joint_positions"), ("penn", "labels")) if (root / labels).is_dir()]
+    return found[0] if len(found) == 1 else ""
 
 
 def spectra(motion: Sequence[Path], seconds: float = 4.0) -> None:
@@ -130,9 +143,11 @@ def spectra(motion: Sequence[Path], seconds: float = 4.0) -> None:
 
     fps = 25.0
     frames = round(seconds * fps)
+    if not frames >= 1 / _HERTZ * fps:
+        raise BiposeError(f"--seconds {seconds:g} is too short for a spectrum; give at least {1 / _HERTZ:g}")
     captured = [motion_from_bvh(path, fps, frames, start) for path in motion for start in clips_in(path, frames, fps)]
     if not captured:
-        raise BiposeError(f"none of the {len(motion)} motion files lasts {seconds:g} s; give longer ones")
+        raise BiposeError(f"none of the {len(motion)} motion files lasts {seconds:g} s; give longer ones or less --seconds")
     kinds = [kind for kinds in MOTION_SPLITS.values() for kind in kinds]
     made = [make_motion(kind, frames, fps, np.random.default_rng([0, i])) for i, kind in enumerate(kinds)]
     print(format_table(compare(speed_spectrum(made), speed_spectrum(captured))))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bipose_lit.metrics import reference
 from bipose_lit.metrics.occlusion import BINS, STRATA, Timeline, timeline_of
 from bipose_lit.metrics.pck import normaliser
-from bipose_lit.metrics.summary import ClusterSums, box_rule, per_cluster
+from bipose_lit.metrics.summary import ClusterSums, per_cluster
 from bipose_lit.metrics.terms import joint_sets, parse, terms
 from bipose_lit.report.assay import DEFAULT_EXPECTATIONS, AssayResult, assay
 from bipose_lit.report.load import Run, Study
@@ -322,8 +322,3 @@ def _expectations(wish: Any, arms: set[str]) -> tuple[Mapping[str, Any], ...]:
 def labelled(predictions: Predictions) -> int:
     """Scored joints."""
     return int((predictions.visible != ABSENT).sum())
-
-
-def data_name(predictions: Predictions) -> tuple[str, str]:
-    """The data's name and its box rule."""
-    return predictions.data, box_rule(predictions.data)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bipose_lit.metrics.summary import alias, box_rule, full_name
+from bipose_lit.metrics.summary import alias, full_name
 from bipose_lit.metrics.terms import parse
 from bipose_lit.report import figures, html, media, pictures, results
 from bipose_lit.report.analysis import Analysis, error_unit, frame_errors, gap_curve, gap_edges
@@ -333,8 +333,3 @@ def _refused(budget: Budget) -> str:
     return (
         f"<p>{budget.refused} pictures or videos were left out to keep this file small.</p>" if budget.refused else ""
     )
-
-
-def box_note(a: Analysis) -> str:
-    """The box rule, in words."""
-    return box_rule(a.labels.data)

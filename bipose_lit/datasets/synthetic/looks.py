@@ -19,6 +19,18 @@ TOPS = ("tee", "shirt", "jacket", "hoodie", "tank", "jersey")
 LOGOS = ("disc", "box", "bar", "ring", "number", "none")
 
 
+MARKED = 0.9
+"""Share of the people who wear marks that tell left from right."""
+
+
+def _marks(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Reds for the left, blues for the right; one person's pair has one strength."""
+    strength = rng.uniform(0.75, 1.1)
+    left = np.array([rng.uniform(195, 235), rng.uniform(20, 80), rng.uniform(15, 45)])
+    right = np.array([rng.uniform(15, 60), rng.uniform(80, 140), rng.uniform(200, 240)])
+    return (left * strength).astype(np.float32), (right * strength).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Look:
     """One person's appearance.
@@ -34,6 +46,7 @@ class Look:
         trouser_stripe: stripe along the outer seams or None; odd_leg: colour of the left (+1) or right (-1) leg if it differs.
         socks, shoes, sole: colours.
         sleeve_band: (side, colour) of an arm band; sleeve_colour: (side, colour) of an odd sleeve; watch: side, 0 none.
+        marks: (left, right) colours of bands on elbows, wrists, knees and ankles, red left and blue right, or None.
         beard, glasses: 0 none; beard 1 stubble, 2 full; glasses 1 frames, 2 dark.
         accessory: colour of the bag, pack or cap.
     """
@@ -58,13 +71,18 @@ class Look:
     sleeve_band: tuple[int, np.ndarray] | None
     sleeve_colour: tuple[int, np.ndarray] | None
     watch: int
+    marks: tuple[np.ndarray, np.ndarray] | None
     beard: int
     glasses: int
     accessory: np.ndarray
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Look:
-        """Draws a person's appearance; half the people carry some cue that differs between left and right."""
+        """Draws a person's appearance.
+
+        Most people wear marks that tell left from right, as ships carry red and green lights: which side is which should be
+        visible, not the thing to be found out. Faces and the fronts of clothes tell it of the others.
+        """
         look_id = int(rng.integers(1, 2**31))
         tone = rng.uniform(0, len(SKIN) - 1)
         i = min(int(tone), len(SKIN) - 2)
@@ -136,5 +154,6 @@ class Look:
             watch=side() if rng.random() < 0.3 else 0,
             beard=0 if feminine else int(rng.choice([0, 1, 2], p=[0.6, 0.2, 0.2])),
             glasses=int(rng.choice([0, 1, 2], p=[0.76, 0.16, 0.08])),
+            marks=_marks(rng) if rng.random() < MARKED else None,
             accessory=colour(rng, (0.2, 0.9), (0.15, 0.85)),
         )  # fmt: skip

@@ -215,6 +215,9 @@ def _arm(c: _Cloth, look: Look, rest: np.ndarray, side: int) -> None:
             soft(0.04 - np.abs(s - 1.9), 0.02) * soft(np.cos(c.phi - np.pi / 2) - 0.75, 0.2),
             np.array([235.0, 235.0, 230.0]),
         )
+    if look.marks is not None:
+        mark = look.marks[0 if side > 0 else 1]
+        c.lay(np.maximum(soft(0.17 - np.abs(s - 0.95), 0.03), soft(0.14 - np.abs(s - 1.78), 0.03)), mark)
     inner = soft(-np.sin(c.phi), 0.8)  # the side that faces the trunk
     c.rgb *= (1 - 0.16 * inner)[..., None]
 
@@ -242,6 +245,9 @@ def _leg(c: _Cloth, look: Look, rest: np.ndarray, side: int) -> None:
     if end > 1.2:  # creases behind the knee and a worn front
         c.lay(soft(0.05 - np.abs(s - 1.0), 0.06) * ~c.front * 0.4, c.rgb * 0.6)
         c.lay(soft(0.35 - np.abs(s - 0.55), 0.3) * c.front * 0.12, c.rgb * 1.5 + 10)
+    if look.marks is not None:
+        mark = look.marks[0 if side > 0 else 1]
+        c.lay(np.maximum(soft(0.13 - np.abs(s - 1.0), 0.03), soft(0.1 - np.abs(s - 1.8), 0.03)), mark)
     c.rgb *= (1 - 0.28 * soft(-np.sin(c.phi), 0.8) * soft(0.9 - s, 0.8))[..., None]
 
 
