@@ -63,6 +63,6 @@ stage1: setup  ## remake the default's per-frame weights (an hour or more on two
 lock:  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
-clean:  ## remove runs, made data, caches and .venv
+clean:  ## remove .venv, caches, made data and RUNS (results included)
 	rm -rf $(VENV) runs data/synthetic* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache lightning_logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -111,7 +111,11 @@ def closest(key: str, known: Sequence[str]) -> str:
     found = difflib.get_close_matches(key, known, 1, 0.7) or [
         leaves[m] for m in difflib.get_close_matches(key.split(".")[-1], list(leaves), 1, 0.7)
     ]
-    return found[0] if found else ""
+    if not found:
+        return ""
+    group, _, leaf = key.rpartition(".")
+    likeness = [difflib.SequenceMatcher(None, found[0], word).ratio() for word in (group, key)]
+    return f"{found[0]}.{leaf}" if group and likeness[0] > likeness[1] else found[0]
 
 
 def _refused(option: str, name: str, class_path: str, names: Sequence[str]) -> str:

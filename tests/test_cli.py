@@ -162,6 +162,7 @@ MISTAKES = [
     (["--model.temporl=null"], r"^there is no option model.temporl; did you mean model.temporal\?$"),
     (["--model.recipe.lr_=1"], r"^there is no option model.recipe.lr_; did you mean lr\? Recipe takes optimizer, lr, "),
     (["--traner.max_steps=1"], r"^there is no option traner.max_steps; did you mean trainer.max_steps\?$"),
+    (["--model.recpe.lr=1"], r"^there is no option model.recpe.lr; did you mean model.recipe.lr\?$"),
     (["--zzz=1"], r"^there is no option zzz; 'bipose fit --help' lists all$"),
     (["--model.temporal=Foo"], rf"^model.temporal: there is no class Foo; built in: {HEADS}; {OWN}"),
     (["--model.temporal=ConvLstm"], rf"^model.temporal: there is no class ConvLstm; did you mean ConvLSTM\?; .*{OWN}"),
@@ -190,7 +191,7 @@ MISTAKES = [
     (["--config=nofile.yaml"], r"^configuration nofile.yaml not found; check the path$"),
     (["--model.joints=16"], r"skeleton jhmdb has 15 joints, the data 16"),
     (["--model.codec.init_args.stride=8"], r"decoder predicts \[15, 16, 16\], codec makes \[15, 8, 8\]"),
-    (["--data.reader.init_args.root=/nowhere"], r"^/nowhere: no folder splits; give the folder of JHMDB's official layout$"),
+    (["--data.reader.init_args.root=/nowhere"], r"^/nowhere: no such folder; make a set with 'bipose data make', or name where"),
     (["--model.weights=/nowhere.safetensors"], r"^weights /nowhere.safetensors not found"),
 ]  # fmt: skip
 
@@ -254,7 +255,7 @@ def test_truncated_picture(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_joints_that_are_not_finite_are_counted_and_left_out(tmp_path):
+def test_joints_that_are_not_finite_are_counted_and_left_out(tmp_path, caplog):
     root = write_jhmdb(tmp_path / "data")
     file = root / "joint_positions" / "move" / "scene00000_0" / "joint_positions.mat"
     content = {k: v for k, v in scipy.io.loadmat(file).items() if not k.startswith("__")}
@@ -265,6 +266,8 @@ def test_joints_that_are_not_finite_are_counted_and_left_out(tmp_path):
     assert index.skipped == {"joints not finite, taken as absent": ["move/scene00000_0 (1)"]}
     assert index.tracks[0].visible[1, 3] == 0
     main(line(root, tmp_path))
+    told = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
+    assert told == ["jhmdb/split1/train[clip-box]: joints not finite, taken as absent: move/scene00000_0 (1)"]
 
 
 def test_labels_of_another_skeleton(tmp_path):

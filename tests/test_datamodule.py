@@ -1,6 +1,7 @@
 """The DataModule: the same batches whatever the workers, ranks and interruptions."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from memory_index import MemoryReader, make_index
 from test_feature_cache import TinyNetwork
+from tiny import write_jhmdb
 from torch import Tensor, nn
 
 from bipose_lit.datamodule import PoseDataModule, check_leak
 from bipose_lit.datasets.clips import ClipSampling
+from bipose_lit.datasets.jhmdb import JHMDB
 from bipose_lit.datasets.pixel import ColourJitter
 from bipose_lit.datasets.transforms import Augmentation
 from bipose_lit.feature_cache import FeatureCache
@@ -251,6 +254,24 @@ def test_leaks_are_sought_within_one_data_set() -> None:
         check_leak(two, one)
     object.__setattr__(two, "name", "elsewhere/test")
     check_leak(two, one)
+
+
+def test_official_lists_that_share_a_film_are_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """JHMDB's lists are drawn class by class: one film's clips can stand in train for a class and in test for another."""
+    root = write_jhmdb(tmp_path)
+    for kind in ("joint_positions", "Rename_Images"):
+        shutil.copytree(root / kind / "move" / "scene00000_0", root / kind / "jump" / "scene00000_1")
+    (root / "splits" / "jump_test_split1.txt").write_text("scene00000_1.avi 2\n")
+    data = PoseDataModule(JHMDB(root))
+    data.index("train")
+    data.index("test")
+    (said,) = (r.getMessage() for r in caplog.records)
+    assert said.endswith("share sources, as their owners drew them: scene00000")
+    (root / "manifest.json").write_text("{}")  # a set of our own has no such excuse
+    data = PoseDataModule(JHMDB(root))
+    data.index("train")
+    with pytest.raises(BiposeError, match="share scene00000: a cluster"):
+        data.index("test")
 
 
 def test_the_command_line_builds_it(tmp_path: Path) -> None:

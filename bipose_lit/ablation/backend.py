@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bipose_lit.ablation.manifest import close
+from bipose_lit.ablation.text import close
 from bipose_lit.store import RunResult, RunSpec
 from bipose_lit.types import BiposeError
 

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from bipose_lit.ablation.backend import Backend
-from bipose_lit.ablation.manifest import load_manifest, read_seeds, read_yaml
+from bipose_lit.ablation.manifest import load_manifest, read_seeds
 from bipose_lit.ablation.overview import show_plan
 from bipose_lit.ablation.plan import Plan, check_arms, data_key, shared_key
 from bipose_lit.ablation.pool import Pool
 from bipose_lit.ablation.process import Channel, Lock, call, limit_threads, redirect
 from bipose_lit.ablation.progress import Progress, make_progress
+from bipose_lit.ablation.text import read_yaml
 from bipose_lit.ablation.worker import COMMAND, Session, count, device_count, gpus, needs_command, prepare_once
 from bipose_lit.store import RunSpec, atomic
 from bipose_lit.types import BiposeError
@@ -141,7 +142,7 @@ def check_folder(out: Path) -> None:
         place = place.parent
     if not place.is_dir():
         raise BiposeError(f"--out {out}: {place} is no folder; give another place")
-    if not os.access(place, os.W_OK | os.X_OK) or place.is_relative_to("/proc"):
+    if not os.access(place, os.W_OK | os.X_OK):
         raise BiposeError(f"--out {out}: {place} cannot be written; give another place")
 
 

@@ -57,7 +57,7 @@ def show_plan(
             total = sum(call(partial(_cache_bytes, session, config), watch) for config in shared.values())
             disk = f"{total / 1e9:.3f} GB of cached features"
         except BiposeError as error:
-            disk = f"cache unknown ({error})"
+            disk = f"cache unknown until the data are {'made' if m.make else 'there'} ({error})"
     close()
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
     seconds = plan.estimate(workers)

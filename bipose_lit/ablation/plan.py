@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from bipose_lit.ablation import tune
-from bipose_lit.ablation.manifest import Manifest, Overlay, close
+from bipose_lit.ablation.manifest import Manifest, Overlay
+from bipose_lit.ablation.text import close
 from bipose_lit.store import RESULT, SPEC, UNHASHED, WEIGHTS, RunResult, RunSpec, config_hash, run_folder
 from bipose_lit.types import BiposeError
 

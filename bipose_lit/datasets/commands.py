@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 from bipose_lit.types import BiposeError
 
 SHOWN = ("jhmdb", "synthetic", "penn")
+SHORTEST = 2.0
+"""Seconds of motion that a spectrum needs."""
 
 
 def make(
@@ -101,7 +104,8 @@ def show(name: str, root: Path, out: Path, clips: int = 12) -> None:
     if not root.is_dir():
         raise BiposeError(f"{root}: no such folder; give the folder of the data set ('bipose data make' writes one)")
     if (other := _layout(root)) and other != ("penn" if name == "penn" else "jhmdb"):
-        raise BiposeError(f"{root}: this is the layout of {other}, not of {name}; say 'bipose data show {other} {root}'")
+        there = f"{name} {root / name}" if (root / name).is_dir() else f"{other} {root}"
+        raise BiposeError(f"{root}: this is the layout of {other}, not of {name}; say 'bipose data show {there}'")
     reader: Reader = PennAction(root) if name == "penn" else JHMDB(root)
     problem = None
     for split in ("test", "train"):
@@ -113,10 +117,15 @@ def show(name: str, root: Path, out: Path, clips: int = 12) -> None:
         tracks = sample_tracks(index, clips)
         contact_sheet(tracks, index.skeleton, out, frames_per_clip=6, columns=2, height=168, title=index.name)
         print(f"{out}: {len(tracks)} of {len(index.tracks)} clips of {index.name}, {len(index.clusters)} sources")
-        for reason, found in index.skipped.items():
-            print(f"  {reason}: {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}")
+        for line in left_out(index.skipped):
+            print(f"  {line}")
         return
     raise problem or BiposeError(f"{root}: no clips")
+
+
+def left_out(skipped: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a reader left out or mended, a line per reason with the first five places."""
+    return [f"{why}: {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" for why, found in skipped.items()]
 
 
 def _layout(root: Path) -> str:
@@ -130,10 +139,10 @@ def spectra(motion: Sequence[Path], seconds: float = 4.0) -> None:
 
     Args:
         motion: BVH files.
-        seconds: length of the pieces.
+        seconds: length of the pieces, at least SHORTEST.
 
     Raises:
-        BiposeError: a file that cannot be read, or none long enough.
+        BiposeError: a file that cannot be read, none long enough, or pieces too short.
     """
     import numpy as np
 
@@ -142,12 +151,14 @@ def spectra(motion: Sequence[Path], seconds: float = 4.0) -> None:
     from bipose_lit.datasets.synthetic.spectra import compare, format_table, speed_spectrum
 
     fps = 25.0
+    if not SHORTEST <= seconds < math.inf:
+        raise BiposeError(f"--seconds {seconds:g}: a spectrum with bands of half a hertz needs {SHORTEST:g} or more")
     frames = round(seconds * fps)
-    if not frames >= 1 / _HERTZ * fps:
-        raise BiposeError(f"--seconds {seconds:g} is too short for a spectrum; give at least {1 / _HERTZ:g}")
     captured = [motion_from_bvh(path, fps, frames, start) for path in motion for start in clips_in(path, frames, fps)]
     if not captured:
-        raise BiposeError(f"none of the {len(motion)} motion files lasts {seconds:g} s; give longer ones or less --seconds")
+        raise BiposeError(
+            f"none of the {len(motion)} motion files lasts {seconds:g} s; give longer ones or less --seconds"
+        )
     kinds = [kind for kinds in MOTION_SPLITS.values() for kind in kinds]
     made = [make_motion(kind, frames, fps, np.random.default_rng([0, i])) for i, kind in enumerate(kinds)]
     print(format_table(compare(speed_spectrum(made), speed_spectrum(captured))))

@@ -57,6 +57,9 @@ class JHMDB:
         splits_folder: "splits", or "sub_splits" for sub-JHMDB.
         name: first part of the index's name; default "jhmdb", or "synthetic" for a set that bipose wrote.
 
+    Attributes:
+        official: the split lists are the owners' own, not bipose's.
+
     Raises:
         BiposeError: the folder is not in this layout, or an argument is out of range.
     """
@@ -84,12 +87,17 @@ class JHMDB:
             raise BiposeError(f"split {split} is none of 1, 2, 3")
         if not 0 <= val_fraction < 1 or not 0 <= box_jitter < 1:
             raise BiposeError(f"val_fraction {val_fraction} and box_jitter {box_jitter} must be at least 0 and below 1")
+        if not self.root.is_dir():
+            raise BiposeError(
+                f"{self.root}: no such folder; make a set with 'bipose data make', or name where JHMDB lies"
+            )
         for folder in (splits_folder, "joint_positions"):
             if not (self.root / folder).is_dir():
                 raise BiposeError(f"{self.root}: no folder {folder}; give the folder of JHMDB's official layout")
         self.split, self.box_rule, self.box_jitter, self.seed = split, box_rule, box_jitter, seed
         self.val_fraction, self.pixels, self.splits_folder = val_fraction, pixels, splits_folder
-        self.name = name or ("synthetic" if (self.root / MANIFEST).exists() else "jhmdb")
+        self.official = not (self.root / MANIFEST).exists()
+        self.name = name or ("jhmdb" if self.official else "synthetic")
 
     def index(self, split: str) -> PoseIndex:
         """Index of "train", "val" or "test".

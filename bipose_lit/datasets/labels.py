@@ -30,7 +30,10 @@ def load_mat(path: Path, required: Iterable[str]) -> dict[str, Any]:
         content: dict[str, Any] = scipy.io.loadmat(str(path))
     except FileNotFoundError as error:
         raise BiposeError(f"{path}: no such label file; check the data set's folder") from error
-    except (OSError, ValueError, TypeError, NotImplementedError, zlib.error, scipy.io.matlab.MatReadError) as error:
+    except (
+        OSError, EOFError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, zlib.error,
+        scipy.io.matlab.MatReadError,
+    ) as error:  # fmt: skip
         raise BiposeError(f"{path}: not a readable MATLAB file; copy or download it again") from error
     missing = [name for name in required if name not in content]
     if missing:

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 REGIMES = ("visible", "occluded", "P", "F", "B", "N_hidden")
+_ABOUT = {"mean_pose": "training labels' mean in the box, no picture"}
 TUNE_ROWS = 20_000
 """Filters are tuned on one seed's validation predictions where there are more rows than this: 25 points x 4 filters."""
 
@@ -239,16 +240,14 @@ def _references(
 
     stored = study.folder / "references"
     seeds = list(kept)
+    if tracks is not None and train is not None:  # also over a stored one: boxes may have changed, and uids do not tell
+        reference.mean_pose(result.labels, reference.fit_mean_pose(train), tracks).save(stored / "mean_pose.npz")
     for path in sorted(stored.glob("*.npz")):
         p = Predictions.load(path)
         if np.array_equal(p.uid, result.labels.uid):
-            add(path.stem.replace("_", " "), "no training", dict.fromkeys(seeds, p))
+            add(path.stem.replace("_", " "), _ABOUT.get(path.stem, "no training"), dict.fromkeys(seeds, p))
         else:
             result.notes.append(f"{path.name} in {stored.name}/ scored other frames and was left out")
-    if tracks is not None and train is not None and "mean pose" not in result.references:
-        p = reference.mean_pose(result.labels, reference.fit_mean_pose(train), tracks)
-        p.save(stored / "mean_pose.npz")
-        add("mean pose", "training labels' mean in the box, no picture", dict.fromkeys(seeds, p))
     if not kept:
         return
     hidden = bool(strata["occluded"].any())

@@ -343,3 +343,16 @@ def test_mistaken_arm_and_workers(site):
     assert "--workers must be at least 1" in site.run(workers=0).stderr
     assert "will be slower than --workers" in site.run(workers=64, seeds=64, plan_only=True).stderr
     assert "write KEY=VALUE" in site.run(options=["model.width"]).stderr
+
+
+@pytest.mark.parametrize("wrong", [{"arms": ["lsm"]}, {"options": ["model.width"]}, {"out": "m.yaml"}])
+def test_what_needs_no_library_is_told_before_any_is_loaded(site, wrong):
+    done = site.run(**wrong)
+    assert done.returncode == 1
+    assert "loading libraries" not in done.stderr
+
+
+def test_a_place_that_is_no_folder(site):
+    told = "m.yaml is no folder; give another place"
+    assert told in site.run(out="m.yaml").stderr
+    assert told in site.run(out="m.yaml/deeper").stderr

@@ -131,6 +131,22 @@ def test_mistakes_are_one_line(write, old, new, told):
     assert "\n" not in line
 
 
+def test_a_folder_is_no_manifest(tmp_path):
+    with pytest.raises(BiposeError, match="is a folder; give a YAML file"):
+        load_manifest(tmp_path)
+
+
+def test_missing_manifest_without_a_neighbour(tmp_path):
+    with pytest.raises(BiposeError, match=r"x.yaml not found; check the path \(the main one is experiments/"):
+        load_manifest(tmp_path / "x.yaml")
+
+
+def test_a_configuration_is_no_manifest(write):
+    path = write("trainer: {max_steps: 1}\nmodel: {}\n")
+    with pytest.raises(BiposeError, match="this is a configuration, not a manifest: train with it by 'bipose fit -c "):
+        load_manifest(path)
+
+
 def test_missing_manifest_suggests_a_neighbour(write):
     path = write(GOOD)
     with pytest.raises(BiposeError, match=r"not found; did you mean question\.yaml\?"):

@@ -7,6 +7,7 @@ import scipy.io
 
 from bipose_lit import geometry
 from bipose_lit.datasets.jhmdb import JHMDB
+from bipose_lit.datasets.labels import load_mat
 from bipose_lit.types import ABSENT, NORMS, OCCLUDED, VISIBLE, BiposeError
 
 CLIP = "Some_video_walk_f_cm_np1_ri_med_{}"
@@ -230,3 +231,13 @@ def test_a_joint_lands_where_it_was_in_the_padded_crop(real_data):
     matrix = geometry.crop_matrix(track.boxes[0], (192, 256), padding=1.25)
     inside = geometry.apply(matrix, track.joints)
     assert ((inside >= 0) & (inside < [192, 256])).all()
+
+
+@pytest.mark.parametrize("size", [0, 60, 130, 200])
+def test_a_truncated_label_file_is_one_line(tmp_path, size) -> None:
+    whole = tmp_path / "whole.mat"
+    scipy.io.savemat(str(whole), {"pos_img": np.zeros((2, 15, 4)), "scale": np.ones(4)}, do_compression=True)
+    cut = tmp_path / "cut.mat"
+    cut.write_bytes(whole.read_bytes()[:size])
+    with pytest.raises(BiposeError, match=r"cut\.mat"):
+        load_mat(cut, ["pos_img"])
