@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -65,6 +65,9 @@ class FeatureCache:
         threads: torch threads while building; None leaves them as they are.
         progress: show a progress bar.
 
+    Attributes:
+        tell: called with (clips done, clips) while an entry is built, for displays of others.
+
     Raises:
         ValueError: no view, or a negative budget.
     """
@@ -84,6 +87,7 @@ class FeatureCache:
             raise ValueError("feature cache: views and batch are 1 or more, budget_gb is not negative")
         self.root, self.views, self.dtype, self.budget = Path(root), views, dtype, int(budget_gb * 1e9)
         self.workers, self.batch, self.threads, self.progress = workers, batch, threads, progress
+        self.tell: Callable[[int, int], None] | None = None
 
     def plan(self, index: PoseIndex, spec: FeatureSpec, size: tuple[int, int], views: int | None = None) -> int:
         """Bytes on disk for one split, nothing computed."""
@@ -202,7 +206,10 @@ class FeatureCache:
     ) -> None:
         arrays = writer.arrays
         loader = ClipLoader(segments, batch_size=None, num_workers=self.workers)
-        for part in progress_bar(loader, "caching features", len(segments), disable=not self.progress, transient=False):
+        bar = progress_bar(loader, "caching features", len(segments), disable=not self.progress, transient=False)
+        for number, part in enumerate(bar):
+            if self.tell is not None:
+                self.tell(number, len(segments))
             rows = slice(part.row, part.row + part.images.shape[1])
             for name in ("joints", "visible", "to_image"):
                 arrays[name][:, rows] = getattr(part, name)

@@ -51,7 +51,10 @@ def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None]
         data.extractor, data.flip_test = module.network, module.flip_test
         for number, split in enumerate(SPLITS):
             if progress is not None:
-                progress(number, len(SPLITS), f"features of {data.index(split).name}")
+                report, name = progress, f"features of {data.index(split).name}"
+                data.cache.progress = False
+                data.cache.tell = lambda done, total, report=report, name=name: report(done, total, name)  # type: ignore[misc]
+                progress(number, len(SPLITS), name)
             data.dataset(split)
         if progress is not None:
             progress(len(SPLITS), len(SPLITS), "features")

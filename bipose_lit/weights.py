@@ -30,6 +30,7 @@ def save_parts(
         chosen = {k: v.to(dtype) if v.is_floating_point() else v for k, v in chosen.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in chosen.items()}, str(path), metadata=dict(metadata or {}))
+    path.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def load_parts(network: nn.Module, path: Path, parts: Iterable[str] = ("backbone", "decoder")) -> None:
@@ -92,6 +93,7 @@ def export(run: Path, out: Path, parts: Sequence[str] = ("backbone", "decoder"),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(kept, str(out), metadata={"sha256": digest})
+    out.chmod(0o644)
     with atomic(out.with_suffix(".json")) as handle:
         json.dump(about, handle, indent=1)
         handle.write("\n")

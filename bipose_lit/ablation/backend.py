@@ -70,7 +70,7 @@ def _make(recipe: Mapping[str, Any], root: Path, workers: int, progress: Progres
 
     def watch() -> None:
         while not done.wait(0.5):
-            progress(max(0, len(list(records.glob("*.json"))) - 1), total, "clips")  # one of them holds the parameters
+            progress(max(0, len(list(records.rglob("*.json"))) - 1), total, "clips")  # one of them holds the parameters
 
     def end(number: int, frame: Any) -> None:
         for child in multiprocessing.active_children():
