@@ -54,7 +54,7 @@ tiny: setup  ## a tiny ablation from nothing to its report, by the command line
 bench: setup  ## measure; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-stage1: setup  ## remake the default's per-frame weights (an hour or more on two cores)
+stage1: setup  ## remake the default's per-frame weights (about half an hour on two cores)
 	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=1200 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
 	$(BIN)/bipose data make --root data/synthetic --clips train=200,val=32,test=96 --frames 32 --formats jhmdb
 	$(BIN)/bipose ablate experiments/recipes/stage1.yaml --out runs --workers 1

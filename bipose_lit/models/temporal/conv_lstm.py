@@ -55,7 +55,7 @@ class ConvLSTM(TemporalHead):
             1 to `memory` frames, the input gates at the opposite (chrono initialisation, Tallec and Ollivier 2018); with 0 all
             forget gates start at bias 1, a memory of three frames, through which no gradient reaches a joint hidden for ten.
         gain: factor on the residual. Adam's steps do not grow with the gradient, so this is how fast a last layer that starts
-            at zero reaches the size of the features (whose rms is about 0.5, that of hidden states 0.1).
+            at zero reaches the size of the features.
 
     Raises:
         BiposeError: settings that exclude each other.
