@@ -54,10 +54,10 @@ tiny: setup  ## a tiny ablation from nothing to its report, by the command line
 bench: setup  ## measure; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-stage1: setup  ## remake the default's per-frame weights (about half an hour on two cores)
-	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=1200 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
+stage1: setup  ## remake the default's per-frame weights (minutes on a GPU, hours on two cores)
+	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=2400 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
 	$(BIN)/bipose data make --root data/synthetic --clips train=200,val=32,test=96 --frames 32 --formats jhmdb
-	$(BIN)/bipose ablate experiments/recipes/stage1.yaml --out runs --workers 1
+	$(BIN)/bipose ablate experiments/recipes/stage1.yaml --out runs --set data.num_workers=$$(( $(WORKERS) > 2 ? $(WORKERS) - 1 : 1 ))
 	$(BIN)/bipose weights runs/stage1/resnet18_narrow/seed0 --out experiments/weights/stage1.safetensors
 
 lock:  ## resolve the dependencies anew

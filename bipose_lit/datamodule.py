@@ -147,7 +147,7 @@ class PoseDataModule(L.LightningDataModule):
                 views if views is not None else 2 if self._flip_test() else 1,
             )
             if entry is not None:
-                return CachedClips(index, entry, self.clips, train, augmentation, self.seed)
+                return CachedClips(index, entry, self.clips, train, self.seed)
         return ClipDataset(
             index,
             self.size,

@@ -25,7 +25,7 @@ from rich.progress import track as progress_bar
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from bipose_lit.datasets.clips import ClipCropper, ClipSampling, Windows, draw_view, fingerprint, training_views
+from bipose_lit.datasets.clips import ClipCropper, ClipSampling, Windows, draw_view, fingerprint, first_drawn
 from bipose_lit.datasets.collate import Sample
 from bipose_lit.datasets.index import PoseIndex
 from bipose_lit.datasets.loader import ClipLoader
@@ -34,7 +34,7 @@ from bipose_lit.feature_cache_store import Entry, Shapes, Writer, disk_full, ent
 from bipose_lit.models.base import Part
 from bipose_lit.types import BiposeError, FeatureSpec
 
-SCHEMA = 1
+SCHEMA = 2
 """Raise it when cropping, augmenting or the layout changes what an entry holds."""
 
 SEGMENT = 64
@@ -57,7 +57,8 @@ class FeatureCache:
 
     Args:
         root: folder of the cache; may be shared by runs and processes.
-        views: views per training clip, the plain and the mirrored one among them; evaluation keeps these two at most.
+        views: views per training clip, the plain one and, where training mirrors, the mirrored one among them; evaluation keeps
+            these two at most.
         dtype: of the features on disk.
         budget_gb: disk space (10^9 bytes) that all entries under `root` may take together; beyond it features are recomputed.
         workers: processes that read and crop while the features are computed.
@@ -109,7 +110,7 @@ class FeatureCache:
         Args:
             cropper: the index with size, padding and pixel augmentation.
             extractor: the network; its backbone must be frozen.
-            augmentation: of the views beyond the plain and the mirrored one.
+            augmentation: of the drawn views.
             seed: of those views.
             views: how many, if not `self.views`.
 
@@ -135,7 +136,9 @@ class FeatureCache:
             "views": views,
             "dtype": self.dtype,
             # Only what the drawn views depend on, so that a change that touches none of them keeps the entry.
-            "augmentation": describe([augmentation, cropper.pixels, cropper.occluders, seed]) if views > 2 else None,
+            "augmentation": describe([augmentation, cropper.pixels, cropper.occluders, seed])
+            if views > first_drawn(augmentation)
+            else None,
         }
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
         entry = Entry(self.root / key)
@@ -267,7 +270,6 @@ class CachedClips(Dataset[Sample]):
         entry: what `FeatureCache.open` gave for them.
         sampling: which frames.
         train: draw windows and views; otherwise cover everything in the plain view, with the mirrored one where it is kept.
-        augmentation: the one that the entry was made with.
         seed: of the run.
     """
 
@@ -277,7 +279,6 @@ class CachedClips(Dataset[Sample]):
         entry: Entry,
         sampling: ClipSampling | None = None,
         train: bool = False,
-        augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
         self.entry, self.train, self.seed = entry, train, seed
@@ -285,7 +286,6 @@ class CachedClips(Dataset[Sample]):
         self.fps = [track.fps for track in index.tracks]
         self.offsets = np.array(entry["offsets"])
         self.views = len(entry["features"])
-        self.allowed = training_views(augmentation, self.views)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -296,7 +296,7 @@ class CachedClips(Dataset[Sample]):
         view = 0
         if self.train:
             rng = generator(self.seed, CHOICE, epoch, item)
-            view = self.allowed[int(rng.integers(len(self.allowed)))]
+            view = int(rng.integers(self.views))
         rows = _rows(self.offsets[clip] + frames)
         entry = self.entry
         return Sample(

@@ -53,7 +53,7 @@ def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None]
             if progress is not None:
                 report, name = progress, f"features of {data.index(split).name}"
                 data.cache.progress = False
-                data.cache.tell = lambda done, total, report=report, name=name: report(done, total, name)  # type: ignore[misc]
+                data.cache.tell = lambda done, total, report=report, name=name: report(done, total, name)
                 progress(number, len(SPLITS), name)
             data.dataset(split)
         if progress is not None:

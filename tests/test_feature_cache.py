@@ -71,20 +71,22 @@ def make(root: Path, **options: object) -> FeatureCache:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3)])
 @pytest.mark.parametrize("sampling", [ClipSampling(5, reverse=0.5), ClipSampling(4, stride=2), ClipSampling()])
+@pytest.mark.parametrize("flip", [0.0, 0.5])
 def test_the_cache_gives_what_recomputing_gives(
-    tmp_path: Path, dtype: str, tolerance: float, sampling: ClipSampling
+    tmp_path: Path, dtype: str, tolerance: float, sampling: ClipSampling, flip: float
 ) -> None:
     network = TinyNetwork()
-    entry = make(tmp_path, dtype=dtype).open(cropper(), network, AUGMENTATION, seed=3)
+    augmentation = Augmentation(rotation_probability=1.0, flip=flip)
+    entry = make(tmp_path, dtype=dtype).open(cropper(), network, augmentation, seed=3)
     assert entry is not None
-    cached = CachedClips(INDEX, entry, sampling, True, AUGMENTATION, seed=3)
+    cached = CachedClips(INDEX, entry, sampling, True, seed=3)
     pixels = ClipDataset(
         INDEX,
         (48, 64),
         1.25,
         sampling,
         True,
-        AUGMENTATION,
+        augmentation,
         ColourJitter(),
         Occluders(1.0),
         seed=3,
@@ -146,7 +148,7 @@ def test_training_on_the_cache_equals_training_on_recomputed_features(tmp_path: 
     network = TinyNetwork().eval()
     entry = make(tmp_path).open(cropper(), network, AUGMENTATION)
     assert entry is not None
-    cached = CachedClips(INDEX, entry, ClipSampling(4), True, AUGMENTATION)
+    cached = CachedClips(INDEX, entry, ClipSampling(4), True)
     pixels = ClipDataset(
         INDEX, (48, 64), 1.25, ClipSampling(4), True, AUGMENTATION, ColourJitter(), Occluders(1.0), views=4
     )
@@ -333,3 +335,12 @@ def test_names_do_not_depend_on_addresses_or_sources() -> None:
     shifted = TinyNetwork()
     shifted.shift += 1  # type: ignore[operator]
     assert weights_hash(shifted) != weights_hash(TinyNetwork())
+
+
+def test_two_views_that_are_not_mirrored_depend_on_the_augmentation(tmp_path: Path) -> None:
+    network = TinyNetwork().eval()
+    small, large = (make(tmp_path).open(cropper(), network, Augmentation(scale=s, flip=0), views=2) for s in (0.1, 0.4))
+    assert small is not None
+    assert large is not None
+    assert small.path != large.path
+    assert not np.array_equal(small["joints"][1], large["joints"][1])

@@ -176,18 +176,21 @@ class ClipCropper:
 
 
 def draw_view(augmentation: Augmentation | None, seed: int, number: int, clip: int) -> View:
-    """View `number` of a clip out of a finite set: 0 plain, 1 mirrored, further ones drawn from (seed, number, clip)."""
-    if number < 2:
-        return MIRRORED if number else PLAIN
-    if augmentation is None:
-        raise ValueError("views beyond the plain and the mirrored one need an augmentation")
-    return augmentation.draw(generator(seed, VIEW, number, clip))
+    """View `number` of a clip out of a finite set.
+
+    0 is the plain view, 1 the mirrored one where there is no augmentation (for a flip test) or one that mirrors; all others
+    are drawn from (seed, number, clip).
+    """
+    if number >= first_drawn(augmentation):
+        if augmentation is None:
+            raise ValueError("views beyond the plain and the mirrored one need an augmentation")
+        return augmentation.draw(generator(seed, VIEW, number, clip))
+    return MIRRORED if number else PLAIN
 
 
-def training_views(augmentation: Augmentation | None, views: int) -> tuple[int, ...]:
-    """Which of a finite set of views training draws from: the mirrored one only if the augmentation mirrors at all."""
-    mirrors = augmentation is not None and augmentation.flip > 0
-    return tuple(v for v in range(views) if v != 1 or mirrors)
+def first_drawn(augmentation: Augmentation | None) -> int:
+    """Number of the first view of a finite set that is drawn."""
+    return 2 if augmentation is None or augmentation.flip > 0 else 1
 
 
 class Windows:
@@ -273,8 +276,7 @@ class ClipDataset(Dataset[Sample]):
             return PLAIN
         rng = generator(self.seed, CHOICE, epoch, item)
         if self.views is not None:
-            allowed = training_views(self.augmentation, self.views)
-            return draw_view(self.augmentation, self.view_seed, allowed[int(rng.integers(len(allowed)))], clip)
+            return draw_view(self.augmentation, self.view_seed, int(rng.integers(self.views)), clip)
         if self.augmentation is None:
             return View(pixels=int(rng.integers(2**63)))
         return self.augmentation.draw(rng)
@@ -329,5 +331,5 @@ def fingerprint(index: PoseIndex) -> str:
 
 
 __all__ = [
-    "ClipCropper", "ClipDataset", "ClipSampling", "Windows", "check_index", "draw_view", "fingerprint", "training_views",
+    "ClipCropper", "ClipDataset", "ClipSampling", "Windows", "check_index", "draw_view", "fingerprint", "first_drawn",
 ]  # fmt: skip
