@@ -40,7 +40,7 @@ types: setup  ## mypy, strict on the package
 	$(BIN)/mypy
 
 fast: setup  ## the tests that run on every change
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not ddp and not notebook"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not gpu and not ddp and not notebook"
 
 ddp: setup  ## tests that start several processes
 	$(BIN)/python -m pytest -q -m "ddp and not slow"
@@ -55,8 +55,8 @@ bench: setup  ## measure; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
 stage1: setup  ## remake the default's per-frame weights (minutes on a GPU, hours on two cores)
-	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=2400 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
-	$(BIN)/bipose data make --root data/synthetic --clips train=200,val=32,test=96 --frames 32 --formats jhmdb
+	$(BIN)/bipose data make --root data/synthetic-stage1 --clips stage1=2000 --frames 16 --fps 12.5 --clips-per-cluster 1 --formats jhmdb
+	$(BIN)/bipose data make --root data/synthetic --clips train=112,val=24,test=96 --frames 32 --formats jhmdb
 	$(BIN)/bipose ablate experiments/recipes/stage1.yaml --out runs --set data.num_workers=$$(( $(WORKERS) > 2 ? $(WORKERS) - 1 : 1 ))
 	$(BIN)/bipose weights runs/stage1/resnet18_narrow/seed0 --out experiments/weights/stage1.safetensors
 
@@ -64,5 +64,5 @@ lock:  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 clean:  ## remove .venv, caches, made data and RUNS (results included)
-	rm -rf $(VENV) runs data/synthetic* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache lightning_logs
+	rm -rf $(VENV) runs data/synthetic* data/features* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache lightning_logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

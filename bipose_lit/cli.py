@@ -24,6 +24,7 @@ from bipose_lit.codecs import heatmap, regression
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets import jhmdb, penn, pixel
 from bipose_lit.datasets.index import Reader
+from bipose_lit.memory import reuse_freed_memory
 from bipose_lit.models.backbones import timm_backbone
 from bipose_lit.models.base import plain
 from bipose_lit.models.decoders import deconv
@@ -77,6 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
         BiposeError: an option, a value or a file is wrong.
     """
     given = list(sys.argv[1:] if args is None else args)
+    reuse_freed_memory()
     configs = read_configs(_config_files(given))
     with one_line_errors(configs), _without_advertisements():
         PoseCLI(

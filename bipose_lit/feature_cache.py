@@ -41,6 +41,10 @@ SEGMENT = 64
 """Frames cropped at a time; bounds the memory of a long clip in many views."""
 
 
+class Recomputing(UserWarning):
+    """The cache cannot be used: everything goes on, many times slower."""
+
+
 class Extractor(Protocol):
     """What turns crops into features: a `PoseNetwork`, or anything alike.
 
@@ -185,6 +189,7 @@ class FeatureCache:
                 warnings.warn(
                     f"feature cache: {cropper.index.name} needs {shapes.bytes / 1e9:.2f} GB beside {others / 1e9:.2f} GB in "
                     f"{self.root}, but {room}; recomputing features in every step instead (raise budget_gb or lower views)",
+                    Recomputing,
                     stacklevel=4,
                 )
                 return None
@@ -194,7 +199,9 @@ class FeatureCache:
                 if not disk_full(error):
                     raise
                 warnings.warn(
-                    f"feature cache: the disk of {self.root} is full; recomputing features in every step", stacklevel=4
+                    f"feature cache: the disk of {self.root} is full; recomputing features in every step",
+                    Recomputing,
+                    stacklevel=4,
                 )
                 return None
             try:
@@ -388,4 +395,4 @@ def _evaluating(extractor: Extractor, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-__all__ = ["CachedClips", "Extractor", "FeatureCache", "weights_hash"]
+__all__ = ["CachedClips", "Extractor", "FeatureCache", "Recomputing", "weights_hash"]

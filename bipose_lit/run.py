@@ -29,9 +29,11 @@ from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.callbacks.history import History
 from bipose_lit.cli import build
 from bipose_lit.datamodule import SPLITS, PoseDataModule
+from bipose_lit.feature_cache import Recomputing
 from bipose_lit.models.flops import blank_batch, measure_cost
 from bipose_lit.module import PoseModule
 from bipose_lit.store import CONFIG, HISTORY, RESULT, WEIGHTS, RunResult, RunSpec, atomic
+from bipose_lit.types import BiposeError
 from bipose_lit.weights import fingerprint, save_parts
 
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -40,13 +42,18 @@ PACKAGES = ("torch", "lightning", "timm", "numpy", "opencv-python-headless", "op
 TIMED_CLIPS = 5
 
 
-def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None) -> None:
-    """Builds what the runs of one configuration share (the feature cache), once; a no-op where there is nothing."""
-    with quiet():
+def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None) -> list[str]:
+    """Builds what the runs of one configuration share (the feature cache), once; a no-op where there is nothing.
+
+    Returns:
+        What the user must be told: that features are computed anew in every step, and why.
+    """
+    with quiet(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Recomputing)
         _seed(int(config.get("seed_everything") or 0))  # a backbone without given weights is the runs' own
         module, data, _ = build(config)
         if data.cache is None:
-            return
+            return []
         module.start_from_weights()
         data.extractor, data.flip_test = module.network, module.flip_test
         for number, split in enumerate(SPLITS):
@@ -58,6 +65,7 @@ def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None]
             data.dataset(split)
         if progress is not None:
             progress(len(SPLITS), len(SPLITS), "features")
+    return list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, Recomputing)))
 
 
 def data_fingerprint(config: Mapping[str, Any]) -> str:
@@ -119,6 +127,7 @@ def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
     clock = Clock(start)
     trainer = _trainer(options, folder, [history, evaluation, clock])
     trainer.fit(module, datamodule=data)
+    check_finite(module, trainer.global_step)
     trainer.save_checkpoint(folder / FINAL, weights_only=True)
 
     predictions: dict[str, str] = {}
@@ -154,6 +163,20 @@ def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
         commit=commit(),
         versions=versions(),
     )
+
+
+def check_finite(module: PoseModule, step: int) -> None:
+    """Refuses a model that has diverged: its predictions would still be places in the picture, and count.
+
+    Raises:
+        BiposeError: a parameter or a running statistic is not finite.
+    """
+    for name, value in module.network.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BiposeError(
+                f"training diverged: {name} is not finite after step {step}; lower model.recipe.lr or "
+                "trainer.gradient_clip_val, or set trainer.detect_anomaly true to see where it begins"
+            )
 
 
 class Clock(L.Callback):
@@ -210,8 +233,19 @@ def describe(module: PoseModule, data: PoseDataModule) -> dict[str, Any]:
         "look_ahead_frames": module.network.context[1],
         "causal": module.network.causal,
         "eval_frames": frames,
+        "left_out": left_out(data),
         "hardware": platform_line(),
     }
+
+
+def left_out(data: PoseDataModule) -> str:
+    """What the readers left out or mended, and why, of all splits; "" if nothing."""
+    return "; ".join(
+        f"{data.index(split).name}: {reason}: {', '.join(names[:3])}"
+        + (f" and {len(names) - 3} more" * (len(names) > 3))
+        for split in SPLITS
+        for reason, names in data.index(split).skipped.items()
+    )
 
 
 def clip_frames(data: PoseDataModule) -> int:

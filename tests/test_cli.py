@@ -136,6 +136,12 @@ def test_short_names_of_built_in_parts(root, tmp_path):
     assert isinstance(data.reader, JHMDB)
 
 
+def test_another_backbone_inherits_nothing_from_the_narrow_one(root):
+    args = ["--model.backbone=TimmBackbone", "--model.backbone.name=resnet50", f"--data.reader.init_args.root={root}"]
+    module, _, _ = build(resolve([BASE], args))
+    assert module.network.backbone.spec.channels == 2048
+
+
 @pytest.mark.parametrize("name", ["TCN", "WindowMean", "FiLM", "SpatialLSTM"])
 def test_every_head_has_a_short_name(root, name):
     assert resolve([BASE], [f"--model.temporal={name}"])["model"]["temporal"]["class_path"].endswith(f".{name}")
@@ -169,7 +175,7 @@ MISTAKES = [
     (["--model.temporal=nopackage.Foo"], rf"^model.temporal: there is no class nopackage.Foo \(no module nopackage .*{OWN}"),
     (["--model.temporal=bipose_lit.module.Foo"], rf"^model.temporal: there is no class bipose_lit.module.Foo; .*{OWN}"),
     (["--model.temporal=torch.nn.Linear"], rf"^model.temporal: torch.nn.Linear is no class that fits here; .*{OWN}"),
-    (["--model.backbone=resnet18"], rf"^model.backbone: there is no class resnet18; built in: TimmBackbone; {OWN}"),
+    (["--model.backbone=resnet18"], rf"^model.backbone: there is no class resnet18; built in: TimmBackbone, NarrowResNet; {OWN}"),
     (["--data.reader=Foo"], rf"^data.reader: there is no class Foo; built in: bipose_lit.datasets.jhmdb.JHMDB, .*{OWN}"),
     (["--data.pixels=Foo"], r"built in: ColourJitter, Albumentations, InTurn;"),
     (["--model.temporal.hidden=8", "--model.temporal=ConvLSTM"], r"'hidden' means nothing before a class is chosen"),

@@ -32,10 +32,10 @@ def _resolve(files: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any
     return resolve(files, options)
 
 
-def _prepare(config: dict[str, Any], progress: Progress) -> None:
+def _prepare(config: dict[str, Any], progress: Progress) -> list[str]:
     from bipose_lit.run import prepare
 
-    prepare(config, progress)
+    return prepare(config, progress)
 
 
 def _execute(spec: RunSpec, report: Report) -> RunResult:
@@ -100,7 +100,7 @@ class Backend:
     Attributes:
         warm: imports what runs need, and does nothing else; called in the parent before it forks.
         resolve: configuration files and dotted options to a complete configuration; makes no tensor.
-        prepare: builds what runs of a configuration share; a no-op where it is there.
+        prepare: builds what runs of a configuration share; a no-op where it is there. Returns lines for the user, or None.
         execute: one run; writes result.json last.
         fingerprint: of the data that a configuration reads, as runs put it into their results.
         cache_bytes: disk space of the features that runs of a configuration share.
@@ -112,7 +112,7 @@ class Backend:
 
     warm: Callable[[], None] = _warm
     resolve: Callable[[Sequence[Path], Mapping[str, Any]], dict[str, Any]] = _resolve
-    prepare: Callable[[dict[str, Any], Progress], None] = _prepare
+    prepare: Callable[[dict[str, Any], Progress], list[str] | None] = _prepare
     execute: Callable[[RunSpec, Report], RunResult] = _execute
     fingerprint: Callable[[dict[str, Any]], str] = _fingerprint
     cache_bytes: Callable[[dict[str, Any]], int] = _cache_bytes

@@ -26,10 +26,11 @@ from bipose_lit.ablation.manifest import load_manifest, read_seeds
 from bipose_lit.ablation.overview import show_plan
 from bipose_lit.ablation.plan import Plan, check_arms, data_key, shared_key
 from bipose_lit.ablation.pool import Pool
-from bipose_lit.ablation.process import Channel, Lock, call, limit_threads, redirect
+from bipose_lit.ablation.process import Channel, Lock, Pending, call, limit_threads, redirect
 from bipose_lit.ablation.progress import Progress, make_progress
 from bipose_lit.ablation.text import read_yaml
 from bipose_lit.ablation.worker import COMMAND, Session, count, device_count, gpus, needs_command, prepare_once
+from bipose_lit.memory import reuse_freed_memory
 from bipose_lit.store import RunSpec, atomic
 from bipose_lit.types import BiposeError
 
@@ -96,6 +97,7 @@ def ablate(
             settings = parse_options(options)
             check_folder(out)
             limit_threads(1)
+            reuse_freed_memory()
             progress.phase("loading libraries")
             backend.warm()
             import bipose_lit.ablation.queue  # noqa: F401 - children inherit it
@@ -200,9 +202,7 @@ class Engine:
             self.session = replace(self.session, since=call(lambda channel: count(self.session)))
             self.prepare()
             Pool(self.session, self.workers, self.progress).work_off()
-        if wandb:
-            self.mirror()
-        return self.finish()
+        return self.finish(self.mirror() if wandb else None)
 
     def make_data(self) -> None:
         recipe = self.plan.manifest.make
@@ -252,22 +252,21 @@ class Engine:
     def _watch(self, event: dict[str, Any]) -> None:
         if event["event"] == "step":
             self.progress.step(event["step"], event["total"], event.get("text", ""))
+        elif event["event"] == "tell":
+            self.progress.line(f"bipose: warning: {event['line']}")
         self.progress.tick()
 
-    def mirror(self) -> None:
-        self.progress.phase("mirroring to W&B")
+    def mirror(self) -> Pending:
+        """Begins to mirror the results; the report is made meanwhile."""
         folder, tags = self.plan.folder, self.plan.manifest.tags
 
         def body(channel: Any) -> int:
             redirect(folder / "wandb.log")
             return self.backend.mirror(folder, tags)
 
-        try:
-            call(body, self._watch)
-        except BiposeError as error:  # a dashboard out of reach loses nothing: result files are the truth
-            self.progress.line(f"bipose: warning: {error}")
+        return Pending(body)
 
-    def finish(self) -> int:
+    def finish(self, mirroring: Pending | None) -> int:
         """Report, then what failed, line by line."""
         plan = self.plan
         self.progress.phase("report")
@@ -281,6 +280,12 @@ class Engine:
                 text = call(self._report, self._watch)
             except BiposeError as error:
                 problem = str(error)
+        if mirroring is not None:
+            self.progress.phase("mirroring to W&B")
+            try:
+                mirroring.result(self._watch)
+            except BiposeError as error:  # a dashboard out of reach loses nothing: result files are the truth
+                self.progress.line(f"bipose: warning: {error}")
         self.progress.close()
         if text:
             print(text)

@@ -319,15 +319,15 @@ def steps(config: Mapping[str, Any]) -> str:
 
 
 def data_key(config: Mapping[str, Any]) -> str:
-    """Equal for configurations that read the same data."""
-    return config_hash({"data": _unseeded(config), "root": _root(config)})
+    """Equal for configurations that read the same data from the same folders."""
+    return config_hash({"data": _unseeded(config), "roots": _roots(config)})
 
 
 def shared_key(config: Mapping[str, Any]) -> str:
     """Equal for runs that can share cached features."""
     model = config.get("model") or {}
     shared = {k: model.get(k) for k in SHARED}
-    return config_hash({"data": _unseeded(config), "model": shared, "root": _root(config)})
+    return config_hash({"data": _unseeded(config), "model": shared, "roots": _roots(config)})
 
 
 def _unseeded(config: Mapping[str, Any]) -> Any:
@@ -336,9 +336,16 @@ def _unseeded(config: Mapping[str, Any]) -> Any:
     return {k: v for k, v in data.items() if k != "seed"} if isinstance(data, Mapping) else data
 
 
-def _root(config: Mapping[str, Any]) -> str:
+def _roots(config: Mapping[str, Any]) -> dict[str, str]:
+    """The folders of the readers; hashes leave places out, but what lies in two folders need not be equal."""
     data = config.get("data")
-    return os.path.abspath(str(data["root"])) if isinstance(data, Mapping) and data.get("root") else ""
+    found: dict[str, str] = {}
+    for name in ("reader", "train_reader"):
+        reader = data.get(name) if isinstance(data, Mapping) else None
+        arguments = reader.get("init_args") if isinstance(reader, Mapping) else None
+        root = arguments.get("root") if isinstance(arguments, Mapping) else None
+        found[name] = os.path.abspath(str(root)) if root else ""
+    return found
 
 
 def _file(overlay: Overlay, folder: Path, name: str) -> Path:

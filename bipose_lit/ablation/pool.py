@@ -98,6 +98,8 @@ class Pool:
                 progress.run_step(slot, event["step"], event["total"], event.get("metrics", {}), event.get("text", ""))
             elif kind == "phase":
                 progress.run_phase(slot, event["text"])
+            elif kind == "tell":
+                progress.line(f"bipose: warning: {event['line']}")
             elif kind == "empty":
                 child.info["empty"] = event
             elif kind == "error":

@@ -139,40 +139,51 @@ def fork(body: Callable[[Channel], None], slot: int = 0, siblings: tuple[Child, 
         os._exit(code)
 
 
+class Pending:
+    """A forked process whose value (plain data) is fetched later."""
+
+    def __init__(self, body: Callable[[Channel], Any]) -> None:
+        self._child = fork(lambda channel: channel.send("value", value=body(channel)))
+
+    def result(self, watch: Callable[[dict[str, Any]], None] | None = None) -> Any:
+        """Waits for the value; `watch` sees the process's events and, in between, empty ones.
+
+        Raises:
+            BiposeError: the body failed or its process died.
+        """
+        values: list[Any] = []
+        errors: list[str] = []
+        child = self._child
+        try:
+            ended = False
+            while not ended:
+                ended = child.poll()
+                for event in child.events():
+                    if event["event"] == "value":
+                        values.append(event["value"])
+                    elif event["event"] == "error":
+                        errors.append(event["line"])
+                    elif watch is not None:
+                        watch(event)
+                if watch is not None:
+                    watch({"event": ""})
+                if not ended:
+                    time.sleep(0.02)
+        finally:
+            stop([child])
+            child.close()
+        if errors or not values:
+            raise BiposeError(errors[0] if errors else f"a helper process {describe_exit(child.code)}")
+        return values[0]
+
+
 def call(body: Callable[[Channel], Any], watch: Callable[[dict[str, Any]], None] | None = None) -> Any:
     """The value (plain data) of `body` run in a forked process; `watch` sees its events and, in between, empty ones.
 
     Raises:
         BiposeError: `body` failed or its process died.
     """
-    values: list[Any] = []
-    errors: list[str] = []
-
-    def wrapped(channel: Channel) -> None:
-        channel.send("value", value=body(channel))
-
-    child = fork(wrapped)
-    try:
-        ended = False
-        while not ended:
-            ended = child.poll()
-            for event in child.events():
-                if event["event"] == "value":
-                    values.append(event["value"])
-                elif event["event"] == "error":
-                    errors.append(event["line"])
-                elif watch is not None:
-                    watch(event)
-            if watch is not None:
-                watch({"event": ""})
-            if not ended:
-                time.sleep(0.02)
-    finally:
-        stop([child])
-        child.close()
-    if errors or not values:
-        raise BiposeError(errors[0] if errors else f"a helper process {describe_exit(child.code)}")
-    return values[0]
+    return Pending(body).result(watch)
 
 
 def stop(children: list[Child], grace: float = 3.0) -> None:

@@ -27,6 +27,7 @@ from bipose_lit.ablation.process import (
 from bipose_lit.ablation.queue import Queue
 from bipose_lit.ablation.tune import find_metric
 from bipose_lit.lifeline import die_with_parent
+from bipose_lit.memory import reuse_freed_memory
 from bipose_lit.store import RunResult, RunSpec
 from bipose_lit.types import BiposeError
 
@@ -224,13 +225,20 @@ def prepare_once(session: Session, spec: RunSpec, slot: int, channel: Channel) -
         if needs_command(spec.config, bool(session.devices)):
             _command(session, spec.save(), spec, slot, channel, "--prepare")
         else:
-            call(lambda inner: _prepare(session, spec, inner), lambda event: _forward(channel, event))
+            notes = call(lambda inner: _prepare(session, spec, inner), lambda event: _forward(channel, event))
+            _tell(channel, notes)
         mark.touch()
 
 
-def _prepare(session: Session, spec: RunSpec, channel: Channel) -> None:
+def _prepare(session: Session, spec: RunSpec, channel: Channel) -> list[str] | None:
     limit_threads(spec.threads)
-    session.backend.prepare(dict(spec.config), channel.step_text)
+    return session.backend.prepare(dict(spec.config), channel.step_text)
+
+
+def _tell(channel: Channel | None, lines: Sequence[str] | None) -> None:
+    for line in lines or ():
+        if channel is not None:
+            channel.send("tell", line=line)
 
 
 def _forward(channel: Channel, event: dict[str, Any]) -> None:
@@ -305,6 +313,7 @@ def run_one(
         die_with_parent(parent if first else os.getppid())
     channel = Channel(events) if events >= 0 and first else None
     limit_threads(spec.threads)
+    reuse_freed_memory()
     backend.warm()
     limit_threads(spec.threads)
 
@@ -320,7 +329,7 @@ def run_one(
     told.unlink(missing_ok=True)
     try:
         if prepare:
-            backend.prepare(dict(spec.config), progress)
+            _tell(channel, backend.prepare(dict(spec.config), progress))
         else:
             backend.execute(spec, report)
     except BiposeError as error:

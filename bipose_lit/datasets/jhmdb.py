@@ -71,7 +71,7 @@ class JHMDB:
         root: str | Path,
         split: int = 1,
         box_rule: str = "clip-box",
-        box_jitter: float = 0.05,
+        box_jitter: float = 0.1,
         seed: int = 0,
         val_fraction: float = 0.15,
         pixels: str = "auto",

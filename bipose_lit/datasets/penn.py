@@ -53,7 +53,7 @@ class PennAction:
         self,
         root: str | Path,
         box_rule: str = "gt-box",
-        box_jitter: float = 0.05,
+        box_jitter: float = 0.1,
         seed: int = 0,
         val_fraction: float = 0.1,
     ) -> None:

@@ -23,7 +23,7 @@ from bipose_lit.types import ABSENT, BiposeError
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-REGIMES = ("visible", "occluded", "P", "F", "B", "N_hidden")
+REGIMES = ("visible", "occluded", "P", "F", "B", "N_hidden", "N")
 _ABOUT = {"mean_pose": "training labels' mean in the box, no picture"}
 TUNE_ROWS = 20_000
 """Filters are tuned on one seed's validation predictions where there are more rows than this: 25 points x 4 filters."""

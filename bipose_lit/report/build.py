@@ -83,7 +83,7 @@ def build_report(
     with atomic(report.markdown) as handle:
         handle.write(_markdown(report))
     with atomic(report.summary) as handle:
-        handle.write(tables.to_csv(study))
+        handle.write(tables.to_csv(analysis))
     with atomic(report.page) as handle:
         handle.write(_page(report, frames))
     return report
@@ -98,7 +98,8 @@ def _markdown(report: Report) -> str:
     a = report.analysis
     head = f"## {a.study.manifest.question or a.study.manifest.name}\n\n"
     said = "".join(f"- {text}\n" for text in report.answers)
-    parts = [head + said, tables.to_markdown(report.main), tables.to_markdown(report.cost)]
+    shown = (report.main, results.further_table(a), report.cost)
+    parts = [head + said, *(tables.to_markdown(table) for table in shown if table is not None)]
     if a.named or a.others:
         parts.append(tables.to_markdown(results.contrast_table(a)))
     if a.assay:

@@ -147,7 +147,7 @@ def curves(
             handles.pop("", None)
             if panel.ticks is not None:
                 at = [*range(len(panel.ticks) - 1), len(panel.ticks) - (0.6 if panel.apart else 1)]
-                axis.set_xticks(at, panel.ticks, fontsize=8)
+                axis.set_xticks(at, panel.ticks, fontsize=6.5)
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axis.set_xlabel(panel.xlabel)

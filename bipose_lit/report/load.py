@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +18,7 @@ from bipose_lit.types import BiposeError
 MANIFEST = "manifest.json"
 SERVANTS = ("stage1", "tune", "report")
 """Folders beside the arms that serve them."""
+TEST = "test/"
 DEFAULT_ENDPOINT, DEFAULT_MARGIN = "pck@0.1[clip]", 0.005
 
 
@@ -37,6 +40,7 @@ class Manifest:
         stage1: where the shared per-frame weights come from.
         trial: a trial of the machinery, never a verdict.
         assay: what the synthetic set's regimes should show, as `statistics` reads it; None: the default expectations.
+        metrics: shown beside the endpoint, named as it is.
         data: one sentence about the data.
         notes: for the reader: budget, caveats.
         threads: per run.
@@ -57,6 +61,7 @@ class Manifest:
     stage1: str = ""
     trial: bool = False
     assay: Any = None
+    metrics: tuple[str, ...] = ()
     data: str = ""
     notes: str = ""
     threads: int | None = None
@@ -136,7 +141,7 @@ def load_study(folder: Path, manifest: Mapping[str, Any] | None = None) -> Study
         manifest: instead of the file.
 
     Raises:
-        BiposeError: no such folder, no usable run, or a manifest that contradicts itself.
+        BiposeError: no such folder, no usable run, a manifest that contradicts itself, or a metric that no run has.
     """
     if not folder.is_dir():
         raise BiposeError(f"{folder} is no folder; give the folder of one ablation (OUT/NAME)")
@@ -176,6 +181,7 @@ def load_study(folder: Path, manifest: Mapping[str, Any] | None = None) -> Study
     if not usable:
         failed = next((f"; first: {a}/seed{s}: {r}" for a, s, r in missing), "")
         raise BiposeError(f"{folder} has no finished run with test predictions{failed}; run the ablation first")
+    _check_metrics(parsed, usable.values())
     prints = sorted({run.result.data_fingerprint for run in usable.values()})
     if len(prints) > 1:
         notes.append(f"the runs read {len(prints)} different versions of the data; comparisons between them are void")
@@ -218,6 +224,7 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
     if isinstance(seeds, int):
         seeds = range(seeds)
     stage1 = data.get("stage1") or ""
+    metrics = data.get("metrics") or ()
     return Manifest(
         name=str(data.get("name") or name),
         arms=arms,
@@ -232,12 +239,37 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         stage1=stage1 if isinstance(stage1, str) else json.dumps(stage1, sort_keys=True),
         trial=bool(data.get("trial")),
         assay=data.get("assay"),
+        metrics=tuple(map(str, [metrics] if isinstance(metrics, str) else metrics)),
         data=_words(data.get("data")),
         notes=str(data.get("notes") or ""),
         threads=int(data["threads"]) if data.get("threads") else None,
         about={k: v for k, v in {**about, **dict(data.get("about") or {})}.items() if v and v != k},
         raw=data,
     )
+
+
+def metric_of(metrics: Mapping[str, float], name: str) -> float | None:
+    """A run's test metric by its full name, or by one without split and box ("pck@0.1[clip]"); None where it has none."""
+    names = (k for k in metrics if k.startswith(TEST) and name in (k, k.removeprefix(TEST), _short(k)))
+    return next((metrics[k] for k in names), None)
+
+
+def _short(name: str) -> str:
+    """ "test/pck@0.1[clip,clip-box]/P" -> "pck@0.1[clip]/P"."""
+    return re.sub(r",[^\]]*\]", "]", name.removeprefix(TEST))
+
+
+def _check_metrics(manifest: Manifest, runs: Iterable[Run]) -> None:
+    known = {k: 0.0 for run in runs for k in run.result.metrics if k.startswith(TEST)}
+    for name in manifest.metrics:
+        if metric_of(known, name) is None:
+            short = sorted({_short(k) for k in known})
+            wanted = re.sub(r",[^\]]*\]", "]", name.partition("/")[2] if name.startswith(("train/", "val/")) else name)
+            close = difflib.get_close_matches(wanted, short, 4, 0.5) or short[:4]
+            raise BiposeError(
+                f"ablation {manifest.name}: metrics: '{name}' is in no run's test results; close: "
+                f"{', '.join(close) or 'none'}; correct it in the manifest and run the ablation again (finished runs are kept)"
+            )
 
 
 def _arm(value: Any) -> str:

@@ -10,12 +10,19 @@ import numpy as np
 
 from bipose_lit.metrics.summary import full_name
 from bipose_lit.report.analysis import REGIMES, Analysis, Scores, labelled, own_level
+from bipose_lit.report.load import metric_of
 from bipose_lit.report.statistics import MIN_SEEDS_VERDICT, Contrast, Verdict
-from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, quantity
+from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, percent, quantity
 
 TRIAL = "trial, not a verdict"
 
-_TITLES = {"N_hidden": "never seen", "P": "P: seen, then hidden", "F": "F: hidden, then seen", "B": "B: hidden between"}
+_TITLES = {
+    "N": "N: never changes",
+    "N_hidden": "never seen",
+    "P": "P: seen, then hidden",
+    "F": "F: hidden, then seen",
+    "B": "B: hidden between",
+}
 
 
 def endpoint_name(a: Analysis) -> str:
@@ -34,7 +41,7 @@ def main_table(a: Analysis) -> Table:
     """Arms and references by endpoint, differences, visibility and regime."""
     manifest = a.study.manifest
     controls = [c for c in dict.fromkeys((manifest.baseline, *(c for _, c in manifest.contrasts))) if c in a.arms]
-    regimes = [r for r in REGIMES if a.labels is not None and _joints(a, r)]
+    regimes = _regimes(a)
     judged = {(v.contrast.arm, v.contrast.control): v for v in (*a.named, *a.others)}
     rows = []
     for s in (*a.arms.values(), *a.references.values()):
@@ -51,6 +58,22 @@ def main_table(a: Analysis) -> Table:
     title = f"{manifest.name}: {endpoint_name(a)}"
     head.append("accel. error px/f²")
     return Table(title, tuple(head), tuple(rows), tuple(footnotes(a)))
+
+
+def further_table(a: Analysis) -> Table | None:
+    """The manifest's further metrics by arm, from the runs' results; None where it names none."""
+    names, rows = a.study.manifest.metrics, []
+    fractions = [name.removeprefix("test/").startswith(("pck@", "auc@")) for name in names]
+    for arm, s in a.arms.items():
+        cells = []
+        for name, fraction in zip(names, fractions, strict=True):
+            found = [metric_of(run.result.metrics, name) for run in a.study.of(arm)]
+            mean = _mean([v for v in found if v is not None])
+            cells.append(Cell(percent(mean) if fraction else number(mean, 2 if abs(mean) >= 1 else 4)))
+        rows.append(Row(arm, tuple(cells), s.about))
+    columns = tuple(name + " %" * fraction for name, fraction in zip(names, fractions, strict=True))
+    notes = ("Means over seeds on the test split, for reading only: the endpoint alone gives verdicts.",)
+    return Table("further metrics", columns, tuple(rows), notes) if names else None
 
 
 def cost_table(a: Analysis) -> Table:
@@ -139,8 +162,10 @@ def assay_table(a: Analysis) -> Table:
         outcome = r.outcome if v is None else r.outcome.replace(v.reason, reason(a, v))
         outcome = TRIAL if a.study.manifest.trial else outcome
         difference = Cell(_signed(a, v.contrast.estimate), _interval(a, v.contrast)) if v else Cell()
-        rows.append(Row(f"{r.stratum}: {r.arm} − {r.control}", (Cell(r.expect), difference, Cell(outcome))))
-    return Table("assay", ("expected", "difference", "outcome"), tuple(rows), first="regime and comparison")
+        expected = r.expect + (f" (±{r.margin * a.factor:g})" if r.expect == "equivalent" else "")
+        rows.append(Row(f"{r.stratum}: {r.arm} − {r.control}", (Cell(expected), difference, Cell(outcome))))
+    notes = (f"Differences and the margins of equivalence (±) are in {a.unit}.",)
+    return Table("assay", ("expected", "difference", "outcome"), tuple(rows), notes, "regime and comparison")
 
 
 def assay_sentence(a: Analysis) -> str:
@@ -206,6 +231,9 @@ def footnotes(a: Analysis) -> list[str]:
     prints = ", ".join(sorted({run.result.data_fingerprint[:12] or "unknown" for run in study.runs.values()}))
     data = f"Data: {p.data}" + (f" ({manifest.data})" if manifest.data else "") + f", fingerprint {prints}"
     notes.append(f"{data}; code: commit {commits}.")
+    told = {str(run.result.facts.get("left_out") or "") for run in study.runs.values()} - {""}
+    if told:
+        notes.append(f"Left out or mended by the readers: {'; '.join(sorted(told))}.")
     if a.references:
         notes.append(
             "Rows in italics or brackets are references, not arms; oracles read the test labels of visible joints."
@@ -228,6 +256,11 @@ def caveats(a: Analysis) -> list[str]:
         )
     if len(a.study.seeds) < MIN_SEEDS_VERDICT:
         found.append(f"{len(a.study.seeds)} seeds: too few for a verdict ({MIN_SEEDS_VERDICT} are needed).")
+    if len(a.arms) > 1 and manifest.raw and not manifest.raw.get("tune"):
+        found.append(
+            "All arms use one recipe, set by hand, and were not tuned one by one: an arm may fall short of what settings of its "
+            "own would give it."
+        )
     kinds = set(a.labels.clusters)
     found.append(f"Intervals speak of sources like the {len(kinds)} that were tested, not of other kinds of data.")
     if "synthetic" in a.labels.data:
@@ -280,6 +313,11 @@ def provenance(a: Analysis) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{k} {every(v)}" for k, v in sorted(versions.items()))),
     ]
     return [(k, v) for k, v in pairs if v]
+
+
+def _regimes(a: Analysis) -> list[str]:
+    """Regimes with joints; where nothing ever changes (stills, nothing hidden) N would say again what "all" says."""
+    return [r for r in REGIMES if _joints(a, r) and (r != "N" or _joints(a, r) < _joints(a, "all"))]
 
 
 def _joints(a: Analysis, stratum: str) -> int:
@@ -346,9 +384,7 @@ def joint_table(a: Analysis) -> Table:
 def regime_table(a: Analysis) -> Table:
     """The endpoint by regime and arm, with intervals and the number of joints."""
     rows = []
-    for regime in ("all", *REGIMES):
-        n = _joints(a, regime)
-        if n:
-            cells = (_level(a, own_level(s.sums[regime])) for s in a.arms.values())
-            rows.append(Row(_TITLES.get(regime, regime), (Cell(str(n)), *cells)))
+    for regime in ("all", *_regimes(a)):
+        cells = (_level(a, own_level(s.sums[regime])) for s in a.arms.values())
+        rows.append(Row(_TITLES.get(regime, regime), (Cell(str(_joints(a, regime))), *cells)))
     return Table(f"{a.metric} by regime", ("joints", *a.arms), tuple(rows), first="regime")

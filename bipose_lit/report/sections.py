@@ -59,9 +59,12 @@ def forest(a: Analysis) -> Section:
 
 
 def table(a: Analysis) -> Section:
-    """The result table and the cost table."""
-    main, cost = results.main_table(a), results.cost_table(a)
-    body = to_html(main) + html.items(main.notes) + "<h3>Cost</h3>" + to_html(cost) + html.items(cost.notes)
+    """The result table, further metrics and the cost table."""
+    main, further, cost = results.main_table(a), results.further_table(a), results.cost_table(a)
+    body = to_html(main) + html.items(main.notes)
+    if further is not None:
+        body += "<h3>Further metrics</h3>" + to_html(further) + html.items(further.notes)
+    body += "<h3>Cost</h3>" + to_html(cost) + html.items(cost.notes)
     return Section("table", "All arms", body)
 
 
@@ -165,7 +168,10 @@ def joints(a: Analysis) -> Section:
 def regimes(a: Analysis) -> Section:
     """The endpoint by regime, and the assay."""
     body = to_html(results.regime_table(a))
-    lead = "Of a joint in a frame: visible, or hidden in one of four ways that differ in what memory could know."
+    lead = (
+        "Of a joint in a frame: visible, or hidden in one of four ways that differ in what memory could know. Across these "
+        "lies N: joints whose visibility never changes in their clip, where memory should change nothing."
+    )
     if a.assay:
         judged = []
         for row, r in zip(results.assay_table(a).rows, a.assay, strict=True):

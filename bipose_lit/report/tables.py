@@ -1,11 +1,11 @@
-"""The same table for terminals, GitHub and pages, and the tidy CSV of every number of every run."""
+"""The same table for terminals, GitHub and pages, and the tidy CSV of every number."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from rich.markup import escape as mark
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bipose_lit.metrics.summary import full_name
 from bipose_lit.report import html
-from bipose_lit.report.load import Study
+from bipose_lit.report.analysis import Analysis
 
 DASH = "–"
 _VERDICTS = {"better": "bold green", "worse": "bold red", "equivalent": "bold cyan", "inconclusive": "yellow"}
@@ -179,26 +180,69 @@ def to_html(table: Table) -> str:
     return html.table([table.first, *map(html.escape, table.columns)], rows, classes, table.title)
 
 
-def to_csv(study: Study) -> str:
-    """Every number of every usable run, one row per run and metric.
+_COLUMNS = (
+    *("name", "kind", "arm", "control", "seed", "metric", "stratum", "value", "low", "high", "p", "margin"),
+    *("verdict", "measured"),
+)
 
-    Columns: name, arm, seed, metric, value, measured. What differs between equal runs (seconds, memory) stands in the last
-    column alone, so two repetitions of an ablation agree in all others to the last bit (numbers are written exactly).
+
+def to_csv(a: Analysis) -> str:
+    """Every number of every usable run, the references' levels and all comparisons, in one table.
+
+    Rows by kind: "run" has one metric of one run; "reference" the endpoint's mean over seeds in one stratum, with its 95%
+    interval; "named", "exploratory" and "assay" the difference arm minus control on the endpoint, with its interval, p (as
+    corrected as in the report) and margin of equivalence. Numbers are in the metric's own unit: fractions, not points. A
+    trial and an exploratory comparison have no verdict.
+
+    What differs between equal runs (seconds, memory) stands in the last column alone, so two repetitions of an ablation
+    agree in all others to the last bit (numbers are written exactly).
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "arm", "seed", "metric", "value", "measured"])
-    for (arm, seed), run in study.runs.items():
+    writer = csv.DictWriter(buffer, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in (*_run_rows(a), *_reference_rows(a), *_contrast_rows(a)):
+        writer.writerow({"name": a.study.manifest.name} | {k: _exact(v) for k, v in row.items()})
+    return buffer.getvalue()
+
+
+def _run_rows(a: Analysis) -> Iterator[dict[str, Any]]:
+    for (arm, seed), run in a.study.runs.items():
         result = run.result
+        key = {"kind": "run", "arm": arm, "seed": seed}
         values: dict[str, Any] = dict(sorted(result.metrics.items()))
         values |= {f"fact/{k}": v for k, v in sorted(result.facts.items())}
         values |= {f"scorings/{k}": v for k, v in sorted(result.scorings.items())}
         values |= {k: getattr(result, k) for k in ("config_hash", "data_fingerprint", "weights_hash")}
         for metric, value in values.items():
-            writer.writerow([study.manifest.name, arm, seed, metric, _exact(value), ""])
+            yield {**key, "metric": metric, "value": value}
         for metric, value in sorted(result.measured.items()):
-            writer.writerow([study.manifest.name, arm, seed, f"measured/{metric}", "", _exact(value)])
-    return buffer.getvalue()
+            yield {**key, "metric": f"measured/{metric}", "measured": value}
+
+
+def _reference_rows(a: Analysis) -> Iterator[dict[str, Any]]:
+    metric = full_name(a.metric, a.labels)
+    for s in a.references.values():
+        for stratum, sums in s.sums.items():
+            if any(one.weights.any() for one in sums.values()):
+                c = s.level(stratum)
+                key = {"kind": "reference", "arm": s.name, "metric": metric, "stratum": stratum}
+                yield {**key, "value": c.estimate, "low": _known(c.low), "high": _known(c.high)}
+
+
+def _contrast_rows(a: Analysis) -> Iterator[dict[str, Any]]:
+    metric = full_name(a.metric, a.labels)
+    judged = [("exploratory" if v.exploratory else "named", v) for v in (*a.named, *a.others)]
+    judged += [("assay", r.verdict) for r in a.assay if r.verdict is not None]
+    for kind, v in judged:
+        c = v.contrast
+        key = {"kind": kind, "arm": c.arm, "control": c.control, "metric": metric, "stratum": c.stratum}
+        numbers = {"value": c.estimate, "low": c.low, "high": c.high, "p": v.p, "margin": v.margin}
+        told = not v.exploratory and not a.study.manifest.trial
+        yield {**key, **{k: _known(n) for k, n in numbers.items()}, "verdict": v.verdict if told else ""}
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _exact(value: Any) -> str:

@@ -103,7 +103,8 @@ def prepare(config: dict[str, Any], progress: Any) -> None:
 
 
 def fingerprint(config: dict[str, Any]) -> str:
-    file = Path(os.environ["FAKE_LOG"]) / "data.txt"
+    root = config.get("data", {}).get("reader", {}).get("init_args", {}).get("root", "data")
+    file = Path(os.environ["FAKE_LOG"]) / f"{root}.txt"
     return file.read_text() if file.exists() else "original"
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bipose_lit.ablation.plan import data_key, shared_key
+from bipose_lit.store import config_hash
+
 ALL = ["bilstm/seed0", "bilstm/seed1", "lstm/seed0", "lstm/seed1", "none/seed0", "none/seed1"]
 
 
@@ -56,13 +59,18 @@ def test_plan_runs_nothing(site):
 
 def test_kill_the_group_at_any_moment(site):
     site.run(out="straight")
-    for delay in (0.35, 0.6, 0.85):
+    for delay in (0.0, 0.1, 0.25):
+        before = len(site.events("start"))
         process = site.start(seconds=0.2)
+        end = time.monotonic() + 60
+        while len(site.events("start")) == before and time.monotonic() < end:
+            time.sleep(0.005)
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     done = site.run()
     assert done.returncode == 0, done.stderr
+    assert len(site.events("start")) > len(site.events("end")), "no run was killed half-way"
     assert site.results() == site.results("straight")
     ends = site.events("end")
     assert len(ends) == 12, "a finished run was repeated"
@@ -203,6 +211,27 @@ def test_changed_data_are_seen(site):
     done = site.run()
     assert done.returncode == 1
     assert "was made from other data" in done.stderr
+
+
+def test_arms_that_read_other_folders_are_prepared_and_looked_at_apart(site):
+    other = "{model: {temporal: lstm}, data: {reader: {init_args: {root: more}}}}"
+    site.write(site.text.replace("{model: {temporal: lstm}}", other))
+    assert site.run().returncode == 0
+    assert len(site.events("prepare")) == 2
+    (site.folder / "more.txt").write_text("changed")
+    done = site.run()
+    assert done.returncode == 1
+    assert "m/lstm/seed0 was made from other data" in done.stderr
+
+
+@pytest.mark.parametrize("reader", ["reader", "train_reader"])
+@pytest.mark.parametrize("key", [data_key, shared_key])
+def test_keys_of_data_depend_on_its_folders(reader, key):
+    def config(root: str) -> dict:
+        return {"data": {"reader": {"class_path": "x.Y"}, reader: {"class_path": "x.Y", "init_args": {"root": root}}}}
+
+    assert key(config("a")) == key(config("./a")) != key(config("b"))
+    assert config_hash(config("a")) == config_hash(config("b"))
 
 
 def test_places_do_not_change_the_hash(site):

@@ -136,8 +136,11 @@ def test_real_labels(real_data):
     }
     for track in tracks:
         width, height = track.image_size
-        seen = track.joints[track.visible == VISIBLE]
-        assert (np.abs(seen - np.array([width, height]) / 2) < [width, height]).all()
+        raw = scipy.io.loadmat(real_data / "penn_action_mini" / "labels" / f"{track.clip}.mat")
+        seen = track.visible == VISIBLE
+        assert seen.any()
+        np.testing.assert_allclose(track.joints[seen], np.stack([raw["x"], raw["y"]], -1)[seen] - 1, atol=1e-4)
+        assert (np.abs(track.joints[seen] - np.array([width, height]) / 2) < [width, height]).all()
         assert np.isfinite(track.boxes).all()
         assert (track.boxes[:, 2:] > 0).all()
     with pytest.raises(BiposeError, match=r"frames/0001/000001\.jpg"):

@@ -66,7 +66,7 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
     model, data, trainer = config["model"], config["data"], config["trainer"]
     options = tiny_options(sets[data["reader"]["class_path"].rpartition(".")[2]])
     if keep_backbone:
-        del options["model.backbone.init_args.name"], options["model.backbone.init_args.kwargs"]
+        del options["model.backbone.init_args.name"]
     options["model.backbone.init_args.pretrained"] = False
     options["model.weights"] = None
     if not model["decoder"]["class_path"].endswith(".DeconvDecoder"):

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from bipose_lit.models.backbones.timm_backbone import TimmBackbone
+from bipose_lit.models.backbones.timm_backbone import NarrowResNet, TimmBackbone
 from bipose_lit.testing import check_backbone
 from bipose_lit.types import BiposeError, FeatureSpec
 
@@ -144,3 +144,20 @@ def test_an_unreachable_hub_is_told_at_once(monkeypatch, tmp_path):
         TimmBackbone("test_resnet", pretrained=True).initialise()
     assert time.monotonic() - start < 5
     assert before == constants.HF_HUB_OFFLINE
+
+
+def test_narrow_resnet():
+    backbone = NarrowResNet(depth=18, channels=[8, 16, 24, 32])
+    assert backbone.spec == FeatureSpec(32, 32)
+    check_backbone(backbone)
+    assert set(backbone.config()["init_args"]) == {"depth", "channels", "frozen"}
+    own = {k: v.shape for k, v in TimmBackbone("resnet18", kwargs={"channels": [8, 16, 24, 32]}).state_dict().items()}
+    assert {k: v.shape for k, v in backbone.state_dict().items()} == own
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [({"depth": 19}, "no model 'resnet19'"), ({"channels": [8, 8]}, "four numbers")]
+)
+def test_narrow_resnet_refuses(options, told):
+    with pytest.raises(BiposeError, match=told):
+        NarrowResNet(**options)

@@ -187,7 +187,19 @@ def test_terminal(report, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_summary_has_every_run(report) -> None:
     rows = list(csv.DictReader(report.summary.open()))
-    assert {(r["arm"], r["seed"]) for r in rows} == {(arm, str(s)) for arm in fake.ARMS for s in range(5)}
+    runs = {(r["arm"], r["seed"]) for r in rows if r["kind"] == "run"}
+    assert runs == {(arm, str(s)) for arm in fake.ARMS for s in range(5)}
+    assert "mean pose" in {r["arm"] for r in rows if r["kind"] == "reference"}
+
+
+def test_named_metrics_are_in_the_files(small) -> None:
+    path = small[0] / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": ["pck@0.1[clip]"]}))
+    report = build_report(small[0])
+    assert "### further metrics" in report.markdown.read_text()
+    page = report.page.read_text()
+    check(page)
+    assert "<h3>Further metrics</h3>" in page
 
 
 def test_torch_is_never_imported(small) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bipose_lit.report.load import load_study, parse_manifest
+from bipose_lit.report.load import load_study, metric_of, parse_manifest
 from bipose_lit.store import RunResult
 from bipose_lit.types import BiposeError
 
@@ -88,6 +88,22 @@ def test_spellings_of_a_manifest() -> None:
     assert (manifest.arms, manifest.about, manifest.seeds) == (("a", "b"), {"b": "words"}, (0, 1, 2))
     assert manifest.contrasts == (("b", "a"),)
     assert (manifest.endpoint, manifest.margin) == ("pck@0.1[clip]", 0.005)
+
+
+def test_an_unknown_metric_is_one_line_with_close_names(small) -> None:
+    path = small[0] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name in ("pck@0.1[clip]", "pck@0.1[clip,clip-box]", "test/pck@0.1[clip,clip-box]"):
+        path.write_text(json.dumps({**manifest, "metrics": [name]}))
+        study = load_study(small[0])
+        assert study.manifest.metrics == (name,)
+        assert metric_of(study.of("lstm")[0].result.metrics, name) == 0.9
+    for name in ("pck@0.3[clip]", "val/pck@0.1[clip,clip-box]"):
+        path.write_text(json.dumps({**manifest, "metrics": [name]}))
+        with pytest.raises(BiposeError) as error:
+            load_study(small[0])
+        assert f"metrics: '{name}' is in no run's test results; close: pck@0.1[clip]" in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_folders_that_hold_nothing(tmp_path: Path, small) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from bipose_lit.report import results, tables
 from bipose_lit.report.analysis import analyse, gap_curve, gap_edges
 from bipose_lit.report.load import load_study
 from bipose_lit.report.tables import Cell, Row, Table
+from bipose_lit.store import Predictions
 from bipose_lit.types import NORMS, OCCLUDED
 
 
@@ -150,23 +152,108 @@ def test_markup_and_pipes_are_harmless() -> None:
     assert "<i>" not in tables.to_html(table)
 
 
-def test_csv_is_tidy_and_keeps_every_bit(tree) -> None:
-    study = load_study(tree[0])
-    text = tables.to_csv(study)
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert list(rows[0]) == ["name", "arm", "seed", "metric", "value", "measured"]
-    keys = [(r["arm"], r["seed"], r["metric"]) for r in rows]
+def read(text: str) -> list[dict[str, str]]:
+    """Rows of a CSV, each with exactly the columns of the head."""
+    assert len({len(line) for line in csv.reader(io.StringIO(text))}) == 1
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_is_tidy_and_keeps_every_bit(analysis) -> None:
+    study = load_study(analysis.study.folder)
+    own = replace(analysis, study=study)
+    rows = read(tables.to_csv(own))
+    assert list(rows[0]) == [
+        *("name", "kind", "arm", "control", "seed", "metric", "stratum", "value", "low", "high", "p", "margin"),
+        *("verdict", "measured"),
+    ]
+    keys = [(r["kind"], r["arm"], r["control"], r["seed"], r["metric"], r["stratum"]) for r in rows]
     assert len(keys) == len(set(keys))
     assert all(bool(r["measured"]) == r["metric"].startswith("measured/") for r in rows)
     for run in study.runs.values():
         run.result.measured = {k: v + 1 for k, v in run.result.measured.items()}
-    again = list(csv.DictReader(io.StringIO(tables.to_csv(study))))
-    for a, b in zip(rows, again, strict=True):
+    for a, b in zip(rows, read(tables.to_csv(own)), strict=True):
         changed = {k for k in a if a[k] != b[k]}
         assert changed == ({"measured"} if a["metric"].startswith("measured/") else set())
-    run = study.runs["lstm", 0].result
-    run.metrics = {"test/x": 0.1 + 0.2}
-    assert "test/x,0.30000000000000004," in tables.to_csv(study)
+    study.runs["lstm", 0].result.metrics = {"test/x": 0.1 + 0.2}
+    assert "test/x,,0.30000000000000004," in tables.to_csv(own)
+
+
+def test_csv_has_references_and_contrasts(analysis) -> None:
+    rows = read(tables.to_csv(analysis))
+    assert {r["kind"] for r in rows} == {"run", "reference", "named", "exploratory", "assay"}
+    found = {(r["kind"], r["arm"], r["control"], r["stratum"]): r for r in rows if r["kind"] != "run"}
+    assert all(r["metric"] == "test/pck@0.1[clip,clip-box]" for r in found.values())
+    assert {arm for kind, arm, _, _ in found if kind == "reference"} == set(analysis.references)
+    level = analysis.references["straight line"].level("P")
+    row = found["reference", "straight line", "", "P"]
+    assert [float(row[k]) for k in ("value", "low", "high")] == [level.estimate, level.low, level.high]
+    assert (
+        float(found["reference", "hold last", "", "N"]["value"]) == analysis.references["hold last"].level("N").estimate
+    )
+    for v in analysis.named:
+        row = found["named", v.contrast.arm, v.contrast.control, "all"]
+        told = [float(row[k]) for k in ("value", "low", "high", "p", "margin")]
+        assert told == [v.contrast.estimate, v.contrast.low, v.contrast.high, v.p, v.margin]
+        assert row["verdict"] == v.verdict
+    assert {(r.arm, r.control, r.stratum) for r in analysis.assay} == {key[1:] for key in found if key[0] == "assay"}
+    others = [r for r in rows if r["kind"] == "exploratory"]
+    assert len(others) == len(analysis.others)
+    assert {r["verdict"] for r in others} == {""}
+
+
+def test_csv_of_a_trial_gives_no_verdict(analysis) -> None:
+    study = replace(analysis.study, manifest=replace(analysis.study.manifest, trial=True))
+    assert {r["verdict"] for r in read(tables.to_csv(replace(analysis, study=study)))} == {""}
+
+
+def test_joints_that_never_change_are_a_regime(analysis) -> None:
+    main, regimes = results.main_table(analysis), results.regime_table(analysis)
+    column = main.columns.index("N: never changes")
+    row = next(r for r in regimes.rows if r.name == "N: never changes")
+    for i, arm in enumerate(analysis.arms):
+        shown = f"{100 * analysis.arms[arm].level('N').estimate:.1f}"
+        assert main.rows[i].cells[column].main == row.cells[1 + i].main == shown
+
+
+def test_no_regime_stands_for_all_joints_again(small) -> None:
+    for path in small[0].glob("*/seed*/predictions-test.npz"):
+        p = Predictions.load(path)
+        replace(p, visible=np.full_like(p.visible, 2)).save(path)
+    seen = analyse(load_study(small[0]))
+    assert "N: never changes" not in results.main_table(seen).columns
+    assert [r.name for r in results.regime_table(seen).rows] == ["all", "visible"]
+
+
+def test_further_metrics_are_means_of_seeds(analysis) -> None:
+    study = load_study(analysis.study.folder)
+    for (_, seed), run in study.runs.items():
+        run.result.metrics |= {"test/pck@0.2[clip,clip-box]": 0.5 + 0.1 * seed, "test/error_px/occluded": 3.0}
+    study.manifest = replace(study.manifest, metrics=("pck@0.2[clip]", "error_px/occluded"))
+    table = results.further_table(replace(analysis, study=study))
+    assert table is not None
+    assert table.columns == ("pck@0.2[clip] %", "error_px/occluded")
+    assert [row.name for row in table.rows] == list(analysis.arms)
+    assert {(row.cells[0].main, row.cells[1].main) for row in table.rows} == {("70.0", "3.00")}
+    assert results.further_table(analysis) is None
+
+
+def test_the_assay_tells_its_margins(analysis) -> None:
+    judged = [replace(r, margin=0.02) for r in analysis.assay]
+    table = results.assay_table(replace(analysis, assay=judged))
+    assert {row.cells[0].main for row in table.rows} == {"better", "equivalent (±2)"}
+    assert "points of pck@0.1[clip]" in " ".join(table.notes)
+
+
+def test_untuned_arms_are_a_caveat(analysis) -> None:
+    def told(**change: object) -> bool:
+        manifest = replace(analysis.study.manifest, raw={**analysis.study.manifest.raw, **change})
+        return "not tuned" in " ".join(
+            results.caveats(replace(analysis, study=replace(analysis.study, manifest=manifest)))
+        )
+
+    assert told()
+    assert told(tune=None)
+    assert not told(tune={"trials": 8})
 
 
 def test_formats() -> None:

@@ -53,12 +53,12 @@ def rasterise(
     y0, y1, y2 = y[..., 0], y[..., 1], y[..., 2]
     ux, uy, vx, vy = x1 - x0, y1 - y0, x2 - x0, y2 - y0
     area = ux * vy - uy * vx  # negative: seen from outside, since image y points down
-    left = np.ceil(np.minimum(np.minimum(x0, x1), x2)).clip(0)
-    right = np.floor(np.maximum(np.maximum(x0, x1), x2)).clip(None, W - 1)
-    top = np.ceil(np.minimum(np.minimum(y0, y1), y2)).clip(0)
-    bottom = np.floor(np.maximum(np.maximum(y0, y1), y2)).clip(None, H - 1)
+    left = np.ceil(_least(x)).clip(0)
+    right = np.floor(_most(x)).clip(None, W - 1)
+    top = np.ceil(_least(y)).clip(0)
+    bottom = np.floor(_most(y)).clip(None, H - 1)
     wide, high = right - left + 1, bottom - top + 1
-    near = z.min(-1) > 0.1
+    near = _least(z) > 0.1
     sample, face = np.nonzero((area < -1e-6) & (wide > 0) & (high > 0) & near)
     if not len(sample):
         return Fragments(
@@ -108,6 +108,15 @@ def rasterise(
     return Fragments(lit, values, seen, depth[winner])
 
 
+def _least(corners: np.ndarray) -> np.ndarray:
+    """Least of three: numpy's own reduction over so short an axis takes ten times as long."""
+    return np.asarray(np.minimum(np.minimum(corners[..., 0], corners[..., 1]), corners[..., 2]))
+
+
+def _most(corners: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(np.maximum(corners[..., 0], corners[..., 1]), corners[..., 2]))
+
+
 def first_surface(
     screen: np.ndarray, faces: np.ndarray, region: np.ndarray, regions: int, points: np.ndarray
 ) -> np.ndarray:
@@ -126,12 +135,12 @@ def first_surface(
     tri = screen[faces]
     a, u, v = tri[:, 0], tri[:, 1] - tri[:, 0], tri[:, 2] - tri[:, 0]
     area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    front = np.flatnonzero((area < -1e-6) & (tri[..., 2].min(1) > 0.1))
+    front = np.flatnonzero((area < -1e-6) & (_least(tri[..., 2]) > 0.1))
     a, u, v, area, tag = a[front], u[front], v[front], area[front], region[front]
-    lo, hi = tri[front, :, :2].min(1), tri[front, :, :2].max(1)
+    x, y = tri[front, :, 0], tri[front, :, 1]
     joint, face = np.nonzero(
-        (points[:, None, 0] >= lo[None, :, 0]) & (points[:, None, 0] <= hi[None, :, 0])
-        & (points[:, None, 1] >= lo[None, :, 1]) & (points[:, None, 1] <= hi[None, :, 1])
+        (points[:, None, 0] >= _least(x)) & (points[:, None, 0] <= _most(x))
+        & (points[:, None, 1] >= _least(y)) & (points[:, None, 1] <= _most(y))
     )  # fmt: skip
     d = points[joint] - a[face, :2]
     uf, vf = u[face], v[face]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ class Plane:
     texture: np.ndarray
     one_sided: bool = True
 
-    @property
+    @cached_property
     def normal(self) -> np.ndarray:
         return np.cross(self.v, self.u)
 
@@ -301,10 +302,7 @@ def draw_plane(image: np.ndarray, cam: Camera, plane: Plane) -> None:
     mask = np.zeros(area.shape[:2], np.uint8)
     bounded = np.clip(px - (x0, y0), -8000, 8000)
     cv2.fillConvexPoly(mask, np.round(bounded * 8).astype(np.int32), 255, cv2.LINE_AA, 3)
-    if mask.min() == 255:
-        area[:] = out
-    else:
-        np.copyto(area, out, where=(mask > 127)[..., None])
+    cv2.copyTo(out, cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1], area)
 
 
 def _clip(polygon: np.ndarray, near: float = 0.15) -> np.ndarray:

@@ -37,6 +37,7 @@ from bipose_lit.datasets.synthetic.write import (
 )
 from bipose_lit.datasets.synthetic.write_stills import still_frames, still_paths
 from bipose_lit.lifeline import die_with_parent
+from bipose_lit.memory import reuse_freed_memory
 from bipose_lit.types import OCCLUDED, BiposeError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def start(parent: int) -> None:
         parent: the process that wants the clips; this one ends with it.
     """
     die_with_parent(parent)
+    reuse_freed_memory()
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

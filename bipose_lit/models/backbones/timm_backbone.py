@@ -191,6 +191,27 @@ class TimmBackbone(Backbone):
         self.net.load_state_dict(chosen)
 
 
+class NarrowResNet(TimmBackbone):
+    """A ResNet of chosen widths, for processors; its map has stride 32.
+
+    A class of its own, so that another backbone in its place never inherits its widths.
+
+    Args:
+        depth: layers: 10, 14, 18, 26, 34, ... as timm names them.
+        channels: widths of the four stages, multiples of 8 for speed; 64, 128, 256, 512 are those of the usual one.
+        frozen: no gradients, and BatchNorm keeps its running statistics.
+
+    Raises:
+        BiposeError: a depth that timm does not have, or widths that it refuses.
+    """
+
+    def __init__(self, depth: int = 18, channels: list[int] | None = None, frozen: bool = False) -> None:
+        widths = list(channels or [24, 48, 96, 192])
+        if len(widths) != 4 or min(widths) < 1:
+            raise BiposeError(f"NarrowResNet: channels are four numbers above 0, not {widths}")
+        super().__init__(f"resnet{depth}", kwargs={"channels": widths}, frozen=frozen)
+
+
 @contextmanager
 def _offline_without_hub() -> Iterator[None]:
     """Asks the hub's cache alone where the hub's name does not resolve: its client would retry for most of a minute."""
@@ -226,4 +247,4 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise BiposeError(f"backbone weights {path} cannot be read ({error}); fetch or make the file again") from error
 
 
-__all__ = ["TimmBackbone"]
+__all__ = ["NarrowResNet", "TimmBackbone"]
