@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from bipose_lit import skeletons
 from bipose_lit.datasets import boxes, labels
+from bipose_lit.geometry import bounding_box
 from bipose_lit.types import ABSENT, NORMS, OCCLUDED, VISIBLE, BiposeError
 
 tracks = hnp.arrays(np.float32, (5, 15, 2), elements=st.floats(-50, 400, width=32))
@@ -111,3 +112,14 @@ def test_hold_out_ignores_order_and_leaves_something_to_train_on(names, fraction
         assert not held
     else:
         assert 1 <= len(held) < len(unique)
+
+
+def test_frame_boxes_are_the_boxes_of_single_frames() -> None:
+    rng = np.random.default_rng(0)
+    joints = rng.normal(100, 40, (50, 15, 2)).astype(np.float32)
+    visible = rng.integers(0, 3, (50, 15)).astype(np.uint8)
+    visible[7] = ABSENT
+    visible[8, 1:] = ABSENT
+    expected = np.stack([bounding_box(j, v != ABSENT) for j, v in zip(joints, visible, strict=True)]).astype(np.float32)
+    np.testing.assert_array_equal(boxes.frame_boxes(joints, visible), expected)
+    assert np.isnan(boxes.frame_boxes(joints, visible)[7]).all()
