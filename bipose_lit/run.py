@@ -39,7 +39,7 @@ from bipose_lit.weights import fingerprint, save_parts
 Report = Callable[[int, int, Mapping[str, float]], None]
 FINAL = "checkpoints/final.ckpt"
 PACKAGES = ("torch", "lightning", "timm", "numpy", "opencv-python-headless", "optuna", "bipose_lit")
-TIMED_CLIPS = 5
+TIMED_CLIPS = 3
 
 
 def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None) -> list[str]:
