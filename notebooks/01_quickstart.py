@@ -63,7 +63,7 @@ display(Image(work / "sheet.png"))
 from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import HeatmapMSE
-from bipose_lit.models.backbones.timm_backbone import TimmBackbone
+from bipose_lit.models.backbones.timm_backbone import NarrowResNet
 from bipose_lit.models.decoders.deconv import DeconvDecoder
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.module import PoseModule
@@ -71,7 +71,7 @@ from bipose_lit.recipe import Recipe
 
 L.seed_everything(0, workers=True)
 module = PoseModule(
-    backbone=TimmBackbone("resnet18", kwargs={"channels": [32, 64, 128, 256]}),  # a narrow one; any timm model fits
+    backbone=NarrowResNet(channels=[32, 64, 128, 256]),  # or TimmBackbone("resnet50"): any timm model fits
     temporal=ConvLSTM(hidden=16, direction="both"),
     decoder=DeconvDecoder(channels=64, layers=3),
     codec=HeatmapCodec(stride=4, sigma=1.5, skeleton="jhmdb"),

@@ -202,7 +202,12 @@ class Engine:
             self.session = replace(self.session, since=call(lambda channel: count(self.session)))
             self.prepare()
             Pool(self.session, self.workers, self.progress).work_off()
-        return self.finish(self.mirror() if wandb else None)
+        mirroring = self.mirror() if wandb else None
+        try:
+            return self.finish(mirroring)
+        finally:
+            if mirroring is not None:
+                mirroring.stop()
 
     def make_data(self) -> None:
         recipe = self.plan.manifest.make

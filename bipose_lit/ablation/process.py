@@ -144,6 +144,7 @@ class Pending:
 
     def __init__(self, body: Callable[[Channel], Any]) -> None:
         self._child = fork(lambda channel: channel.send("value", value=body(channel)))
+        self._ended = False
 
     def result(self, watch: Callable[[dict[str, Any]], None] | None = None) -> Any:
         """Waits for the value; `watch` sees the process's events and, in between, empty ones.
@@ -170,11 +171,17 @@ class Pending:
                 if not ended:
                     time.sleep(0.02)
         finally:
-            stop([child])
-            child.close()
+            self.stop()
         if errors or not values:
             raise BiposeError(errors[0] if errors else f"a helper process {describe_exit(child.code)}")
         return values[0]
+
+    def stop(self) -> None:
+        """Ends the process if it still runs; its value is lost. Any number of times."""
+        if not self._ended:
+            self._ended = True
+            stop([self._child])
+            self._child.close()
 
 
 def call(body: Callable[[Channel], Any], watch: Callable[[dict[str, Any]], None] | None = None) -> Any:

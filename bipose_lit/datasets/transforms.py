@@ -61,7 +61,7 @@ class Augmentation:
         rotation: largest angle in degrees, uniform either side.
         rotation_probability: share of clips that are rotated at all.
         shift: largest displacement of the centre in units of the padded box, uniform either side.
-        flip: probability of mirroring.
+        flip: probability of mirroring; 0 where marks tell left from right, as on the synthetic people.
         half_body: probability of cropping to the upper or the lower body's joints (each equally likely).
     """
 

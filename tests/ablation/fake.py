@@ -114,6 +114,14 @@ def report(folder: Path, manifest: dict[str, Any], config: dict[str, Any]) -> st
     return f"the table of {manifest['name']}\n{path}\n"
 
 
+def mirror(folder: Path, tags: Any) -> int:
+    """Out of reach where a file says so."""
+    if (Path(os.environ["FAKE_LOG"]) / "no_dashboard").exists():
+        raise BiposeError("W&B cannot be reached")
+    note(Path(os.environ["FAKE_LOG"]), "mirror results")
+    return 0
+
+
 BACKEND = Backend(
     warm=lambda: None,
     resolve=resolve,
@@ -122,7 +130,7 @@ BACKEND = Backend(
     fingerprint=fingerprint,
     cache_bytes=lambda config: 10**9,
     make=lambda recipe, root, workers, progress: (root.mkdir(parents=True, exist_ok=True), progress(1, 1, "clips"))[0],
-    mirror=lambda folder, tags: 0,
+    mirror=mirror,
     report=report,
 )
 

@@ -385,3 +385,16 @@ def test_a_place_that_is_no_folder(site):
     told = "m.yaml is no folder; give another place"
     assert told in site.run(out="m.yaml").stderr
     assert told in site.run(out="m.yaml/deeper").stderr
+
+
+def test_a_dashboard_out_of_reach_loses_nothing(site):
+    (site.folder / "no_dashboard").touch()
+    done = site.run()
+    assert done.returncode == 0, done.stderr
+    assert "bipose: warning: W&B cannot be reached" in done.stderr + done.stdout
+    assert "the table of m" in done.stdout
+    (site.folder / "no_dashboard").unlink()
+    assert site.run().returncode == 0
+    assert len(site.events("mirror")) == 1
+    assert site.run(wandb=False).returncode == 0
+    assert len(site.events("mirror")) == 1
