@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= 1
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: help setup ablation test lint types fast ddp notebooks tiny bench clean stage1 lock
+.PHONY: help setup ablation test lint types fast ddp several notebooks tiny bench clean stage1 lock
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 ablation: setup  ## the main job: make the synthetic set, run the temporal ablation, print its table, write its report
 	@$(BIN)/bipose ablate experiments/ablations/temporal.yaml --out runs --workers $(WORKERS)
 
-test: setup lint types fast ddp notebooks tiny  ## everything below that must pass
+test: setup lint types fast several tiny  ## everything below that must pass
 
 lint: setup  ## style and layers
 	$(BIN)/ruff check .
@@ -44,6 +44,9 @@ fast: setup  ## the tests that run on every change
 
 ddp: setup  ## tests that start several processes
 	$(BIN)/python -m pytest -q -m "ddp and not slow"
+
+several: setup  # ddp and notebooks side by side
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "(ddp or notebook) and not slow"
 
 notebooks: setup  ## execute the notebooks
 	$(BIN)/python -m pytest -q -m "notebook and not slow"

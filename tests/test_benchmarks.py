@@ -55,7 +55,13 @@ def rows(text: str) -> dict[str, list[str]]:
     return {line[0].strip(): line[1:] for line in lines}
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "startup"])
+LONG = ("cache", "metrics")
+"""Cases of half a minute even when tiny; `test_cached_features_are_those_that_pixels_give` runs a part of the first."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in CASES if n != "startup"]
+)
 def test_case_runs_tiny(name: str, work: Path) -> None:
     told: list[str] = []
     text = importlib.import_module(f"benchmarks.{name}").run(Setting(work, quick=True, tell=told.append))
