@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 import torch
 import yaml
-from tiny import K, arguments, tiny_options, write_clip, write_jhmdb
+from tiny import K, arguments, break_joint, tiny_options, write_clip, write_jhmdb
 
 from bipose_lit.__main__ import main as command
 from bipose_lit.cli import build, main, resolve
@@ -263,11 +263,7 @@ def test_truncated_picture(tmp_path):
 
 def test_joints_that_are_not_finite_are_counted_and_left_out(tmp_path, caplog):
     root = write_jhmdb(tmp_path / "data")
-    file = root / "joint_positions" / "move" / "scene00000_0" / "joint_positions.mat"
-    content = {k: v for k, v in scipy.io.loadmat(file).items() if not k.startswith("__")}
-    content["pos_img"] = content["pos_img"].astype(float)
-    content["pos_img"][:, 3, 1] = np.nan
-    scipy.io.savemat(file, content)
+    break_joint(root)
     index = JHMDB(root).index("train")
     assert index.skipped == {"joints not finite, taken as absent": ["move/scene00000_0 (1)"]}
     assert index.tracks[0].visible[1, 3] == 0

@@ -90,6 +90,15 @@ def write_penn(root: Path, train: int = 8, test: int = 2, frames: int = 6) -> Pa
     return root
 
 
+def break_joint(root: Path) -> None:
+    """Makes one joint of one frame of such a set's first clip not finite."""
+    file = root / "joint_positions" / "move" / "scene00000_0" / "joint_positions.mat"
+    content = {k: v for k, v in scipy.io.loadmat(file).items() if not k.startswith("__")}
+    content["pos_img"] = content["pos_img"].astype(float)
+    content["pos_img"][:, 3, 1] = np.nan
+    scipy.io.savemat(file, content)
+
+
 def tiny_options(root: Path, **more: Any) -> dict[str, Any]:
     """Options over experiments/base.yaml for a run of four steps on such a set."""
     return {
