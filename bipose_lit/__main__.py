@@ -137,6 +137,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         "data", help="make a synthetic data set, look at data", description="Make or look at data."
     )
     _add_data(data.add_subparsers(dest="action", required=True, metavar="ACTION"), leaf)
+    _add_evaluate(leaf(commands, "evaluate", _evaluate, "score anybody's predictions by a data set's own protocol"))
     weights = leaf(
         commands, "weights", _weights, "weights of a run's parts as one small file, for other runs to start from"
     )
@@ -209,6 +210,31 @@ def _add_data(group: Any, leaf: Callable[..., Parser]) -> None:
     spectra.add_argument(
         "--seconds", type=float, default=4.0, metavar="S", help="length of the pieces compared (default: 4)"
     )
+
+
+def _add_evaluate(parser: Parser) -> None:
+    from bipose_lit.evaluate.command import PROTOCOLS, describe
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"protocols:\n{describe()}"
+    parser.add_argument("protocol", metavar="PROTOCOL", help=f"one of {', '.join(PROTOCOLS)}")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A", help="file or folder of the labels")
+    parser.add_argument(
+        "--predictions", type=Path, required=True, metavar="P", help="file or folder of the predictions"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here as well")
+    parser.add_argument("--engine", metavar="E", help="of COCO's AP: bipose (default), pycocotools or faster-coco-eval")
+    parser.add_argument("--oks", type=float, metavar="T", help="of the single precision and recall (default: 0.5)")
+    parser.add_argument(
+        "--min-score", type=float, metavar="S", help="of the single precision and recall (default: 0.5)"
+    )
+    parser.add_argument(
+        "--nms", type=float, metavar="OKS", help="thin out the predictions by OKS-NMS first (0.9 is usual)"
+    )
+    parser.add_argument("--skeleton", metavar="NAME|YAML", help="of labels that are not COCO's 17 joints")
+    parser.add_argument("--split", metavar="S", help="penn: train, test or all; jhmdb: 1, 2 or 3 (default: test; 1)")
+    parser.add_argument("--subjects", type=_names, metavar="A,B,..", help="of Human3.6M (default: S9,S11)")
+    parser.add_argument("--unit", metavar="U", help="of Human3.6M's predictions: m or mm (default: as the labels)")
 
 
 def _positive(text: str) -> int:
@@ -331,6 +357,16 @@ def _data_spectra(args: argparse.Namespace) -> int:
     from bipose_lit.datasets.commands import spectra
 
     spectra(args.motion, args.seconds)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from bipose_lit.evaluate.command import evaluate
+
+    names = ("engine", "oks", "min_score", "nms", "skeleton", "split", "subjects", "unit")
+    evaluate(
+        args.protocol, args.annotations, args.predictions, args.json, **{name: getattr(args, name) for name in names}
+    )
     return 0
 
 

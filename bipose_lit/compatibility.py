@@ -8,7 +8,7 @@ from bipose_lit.codecs.base import TargetCodec
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
 from bipose_lit.models.network import PoseNetwork
-from bipose_lit.skeletons import SKELETONS
+from bipose_lit.skeletons import find_skeleton
 from bipose_lit.types import BiposeError
 
 
@@ -41,7 +41,7 @@ def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: Pos
         )
     if data.size != size:
         raise BiposeError(f"model.size is {size}, data.size {data.size}; make them equal")
-    if codec.skeleton is not None and SKELETONS[codec.skeleton].joints != data.skeleton.joints:
+    if codec.skeleton is not None and find_skeleton(codec.skeleton).joints != data.skeleton.joints:
         raise BiposeError(
             f"model.codec.skeleton is {codec.skeleton}, but the data have the joints of {data.skeleton.name}: a flip test "
             "would exchange the wrong ones; set it to the data's skeleton"

@@ -1,15 +1,20 @@
 """Skeletons: joints, left/right swaps, limbs, sigmas and reference segments, all by name; indices are derived, never typed.
 
 Sources: COCO sigmas from pycocotools' `Params.setKpParams`; joint orders from each data set's own documentation (JHMDB:
-Jhuang et al. 2013; Penn Action: Zhang et al. 2013; MPII: Andriluka et al. 2014).
+Jhuang et al. 2013; Penn Action: Zhang et al. 2013; MPII: Andriluka et al. 2014; PoseTrack18: Andriluka et al. 2018;
+Human3.6M: Ionescu et al. 2014, the 17 joints that lifting papers keep of its 32).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+
+from bipose_lit.types import BiposeError
 
 
 @dataclass(frozen=True)
@@ -152,4 +157,107 @@ JHMDB = Skeleton(
     ),
 )  # fmt: skip
 
-SKELETONS = {s.name: s for s in (COCO, MPII, PENN_ACTION, JHMDB)}
+POSETRACK18 = Skeleton(
+    name="posetrack18",  # 17 slots as in the files; the ears are never labelled
+    joints=(
+        "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+        "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+        "right_ankle",
+    ),
+    swaps=_sides("ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"),
+    limbs=(
+        *_LIMBS_BODY, *_TRUNK, ("head_bottom", "nose"), ("nose", "head_top"), ("head_bottom", "left_shoulder"),
+        ("head_bottom", "right_shoulder"),
+    ),
+)  # fmt: skip
+
+H36M = Skeleton(
+    name="h36m",
+    joints=(
+        "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "spine", "thorax",
+        "upper_neck", "head_top", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow",
+        "right_wrist",
+    ),
+    swaps=_sides("hip", "knee", "ankle", "shoulder", "elbow", "wrist"),
+    limbs=(
+        *_LIMBS_BODY, ("pelvis", "right_hip"), ("pelvis", "left_hip"), ("pelvis", "spine"), ("spine", "thorax"),
+        ("thorax", "upper_neck"), ("upper_neck", "head_top"), ("thorax", "left_shoulder"), ("thorax", "right_shoulder"),
+    ),
+)  # fmt: skip
+
+SKELETONS = {s.name: s for s in (COCO, MPII, PENN_ACTION, JHMDB, POSETRACK18, H36M)}
+
+
+def load_skeleton(path: str | Path) -> Skeleton:
+    """A skeleton from a YAML file: the fields of `Skeleton` by name, `name` and `joints` at least.
+
+    Pairs are lists of two joint names; what is left out is empty. `torso` is left shoulder and right hip where the joints
+    have these names, else it must be given.
+
+    Raises:
+        BiposeError: no such file, not YAML, an unknown or missing field, or a skeleton that is not consistent.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BiposeError(f"{path}: cannot read the skeleton ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        first = " ".join(str(error).split())
+        raise BiposeError(f"{path}: not a YAML file ({first}); mend it") from error
+    known = {"name", "joints", "swaps", "limbs", "torso", "sigmas"}
+    if not isinstance(content, dict) or not {"name", "joints"} <= set(content) <= known:
+        raise BiposeError(
+            f"{path}: a skeleton has the fields name, joints and, if need be, swaps, limbs, torso, sigmas"
+        )
+    try:
+        return Skeleton(
+            name=_word(content["name"]),
+            joints=tuple(_word(j) for j in _listed(content["joints"])),
+            swaps=tuple(_pair(p) for p in _listed(content.get("swaps"))),
+            limbs=tuple(_pair(p) for p in _listed(content.get("limbs"))),
+            torso=_pair(content["torso"]) if "torso" in content else ("left_shoulder", "right_hip"),
+            sigmas=tuple(_positive(s) for s in _listed(content.get("sigmas"))),
+        )
+    except ValueError as error:
+        raise BiposeError(f"{path}: {error}; mend the skeleton") from error
+
+
+def find_skeleton(name: str | Path) -> Skeleton:
+    """A skeleton by its name (one of `SKELETONS`) or by the path of a YAML file.
+
+    Raises:
+        BiposeError: neither.
+    """
+    if str(name) in SKELETONS:
+        return SKELETONS[str(name)]
+    if str(name).endswith((".yaml", ".yml")):
+        return load_skeleton(name)
+    raise BiposeError(f"skeleton {str(name)!r} is unknown; it is one of {', '.join(SKELETONS)}, or a YAML file")
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a name")
+    return value
+
+
+def _listed(value: object) -> list[object]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list")
+    return value
+
+
+def _pair(value: object) -> tuple[str, str]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{value!r} is not a pair of joint names")
+    return _word(value[0]), _word(value[1])
+
+
+def _positive(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"sigma {value!r} is not a positive number")
+    return float(value)

@@ -8,7 +8,7 @@ import lightning.pytorch as L
 import torch
 
 from bipose_lit.metrics.state import PredictionCollector
-from bipose_lit.metrics.summary import alias, summarise
+from bipose_lit.metrics.summary import alias, own_name, summarise
 from bipose_lit.store import Predictions
 from bipose_lit.types import ABSENT, BiposeError, ClipBatch
 
@@ -50,8 +50,12 @@ class Evaluation(L.Callback):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if datamodule is None:
             raise BiposeError("metrics need the data's index: pass datamodule=PoseDataModule(...), not bare loaders")
-        predictions = self._collector.compute(datamodule.index(split))
+        index = datamodule.index(split)
+        predictions = self._collector.compute(index)
         metrics = summarise(predictions, split, detail=trainer.state.fn != "fit")
+        if index.scoring is not None:
+            own = index.scoring.score(predictions)
+            metrics |= {own_name(name, predictions, split): v for name, v in own.items() if v == v}
         self.predictions[split], self.metrics[split] = predictions, metrics
         self.scorings[split] = self.scorings.get(split, 0) + 1
         loss, labels = self._loss, float(self._labels)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from bipose_lit.models.base import Part
-from bipose_lit.skeletons import SKELETONS
+from bipose_lit.skeletons import find_skeleton
 from bipose_lit.types import BiposeError, Encoded
 
 
@@ -15,7 +15,8 @@ class TargetCodec(Part):
     """Joints in crop pixels to `Encoded` and back, batched, on any device.
 
     Args:
-        skeleton: name of the skeleton in `bipose_lit.skeletons`; only a flip needs it, to exchange left and right.
+        skeleton: name of the skeleton in `bipose_lit.skeletons`, or a YAML file as `skeletons.load_skeleton` reads it; only a
+            flip needs it, to exchange left and right.
 
     Attributes:
         keys: entries of the `Encoded` that it makes and reads.
@@ -27,9 +28,8 @@ class TargetCodec(Part):
 
     def __init__(self, skeleton: str | None = None) -> None:
         super().__init__()
-        if skeleton is not None and skeleton not in SKELETONS:
-            raise BiposeError(f"codec: skeleton {skeleton!r} is unknown; it is one of {', '.join(SKELETONS)}")
         self.skeleton = skeleton
+        self._skeleton = None if skeleton is None else find_skeleton(skeleton)
         self.joints, self.size = 0, (0, 0)
 
     def build(self, joints: int, size: tuple[int, int]) -> None:
@@ -38,9 +38,9 @@ class TargetCodec(Part):
         Raises:
             BiposeError: the skeleton has another number of joints, or the size does not suit the codec.
         """
-        if self.skeleton is not None and len(SKELETONS[self.skeleton]) != joints:
+        if self._skeleton is not None and len(self._skeleton) != joints:
             raise BiposeError(
-                f"codec: skeleton {self.skeleton} has {len(SKELETONS[self.skeleton])} joints, the data {joints}; "
+                f"codec: skeleton {self.skeleton} has {len(self._skeleton)} joints, the data {joints}; "
                 "set codec.init_args.skeleton to the data's"
             )
         self.joints, self.size = joints, (size[0], size[1])
@@ -73,9 +73,9 @@ class TargetCodec(Part):
     def _flip_order(self, order: Tensor | None, device: torch.device) -> Tensor:
         if order is not None:
             return order.to(device)
-        if self.skeleton is None:
+        if self._skeleton is None:
             raise BiposeError("flip test: the codec does not know left from right; set codec.init_args.skeleton")
-        return torch.as_tensor(SKELETONS[self.skeleton].flip, device=device)
+        return torch.as_tensor(self._skeleton.flip, device=device)
 
 
 __all__ = ["TargetCodec"]

@@ -323,7 +323,8 @@ def fingerprint(index: PoseIndex) -> str:
     digest = hashlib.sha256(repr((index.name, index.skeleton.joints, index.box_rule, index.split)).encode())
     for track in index.tracks:
         digest.update(repr((track.clip, track.cluster, track.image_size, track.fps, track.box_score)).encode())
-        for array in (track.joints, track.visible, track.boxes, track.norms, track.uid):
+        arrays: list[NDArray | None] = [track.joints, track.visible, track.boxes, track.norms, track.uid]
+        for array in (a for a in (*arrays, track.joints_3d, track.detected) if a is not None):
             digest.update(repr((array.dtype.str, array.shape)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(track.frames.fingerprint().encode())

@@ -241,3 +241,31 @@ class VideoFrames:
     def fingerprint(self) -> str:
         """See `_digest`."""
         return _digest(self.root, (self.name,))
+
+
+@dataclass(frozen=True)
+class NoFrames:
+    """The frames of a set that holds motion alone.
+
+    Attributes:
+        root: the data set's folder.
+        names: files that the track came from, relative to it.
+        count: frames.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, frames: Sequence[int]) -> list[Image]:
+        """Raises BiposeError: there are no pictures."""
+        raise BiposeError(
+            f"{self.root}: this data set holds no pictures; use it for lifting, not for a network of images"
+        )
+
+    def fingerprint(self) -> str:
+        """See `_digest`."""
+        return _digest(self.root, self.names)

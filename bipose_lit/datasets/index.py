@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bipose_lit.skeletons import Skeleton
+from bipose_lit.store import Predictions
 
 
 class FrameSource(Protocol):
@@ -35,6 +36,25 @@ class FrameSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: pixel = distort(K (R X + t)), X in the world's millimetres.
+
+    Attributes:
+        name: the data set's name for it.
+        intrinsics: (3, 3) K, or (T, 3, 3) where it moves.
+        rotation: (3, 3) R, or (T, 3, 3).
+        translation: (3,) t in millimetres, or (T, 3).
+        distortion: k1, k2, k3, p1, p2 (radial, then tangential, in normalised coordinates); empty for none.
+    """
+
+    name: str
+    intrinsics: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    translation: NDArray[np.float64]
+    distortion: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Track:
     """One person through T consecutive frames of one source; a still has T = 1.
 
@@ -51,6 +71,10 @@ class Track:
         fps: frames per second, 0 where unknown.
         action: the data set's class, "" where there is none.
         box_score: detector score, 1 for ground truth.
+        joints_3d: (T, K, 3) float32 in millimetres, in the camera's coordinates (x right, y down, z away from it) where
+            `camera` is set, else in the world's; the root is not subtracted. None for sets without 3D.
+        camera: that `joints` are seen by.
+        detected: (T, K, 2) float32, joints as a 2D detector found them, original pixels; what a lifting model is fed.
     """
 
     clip: str
@@ -65,9 +89,24 @@ class Track:
     fps: float = 0.0
     action: str = ""
     box_score: float = 1.0
+    joints_3d: NDArray[np.float32] | None = None
+    camera: Camera | None = None
+    detected: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.uid)
+
+
+class Scoring(Protocol):
+    """A data set's own measure. The reader makes it, as it knows what tracks do not tell: crowds, images without persons."""
+
+    def score(self, predictions: Predictions) -> dict[str, float]:
+        """Numbers by name, without prefix and box rule: {"ap": 0.7, "pckh@0.5/head": 0.9}; fractions of 1, pixels or mm.
+
+        Args:
+            predictions: one row per uid of the index; a subset of the index's uids is scored as it is.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +121,7 @@ class PoseIndex:
         split: "train", "val" or "test".
         tracks: in a fixed order.
         skipped: what was left out and why: {"reason": ["clip or file", ...]}; reported, never silent.
+        scoring: the data set's own measure, where PCK by box and torso (which all sets get) is not it.
     """
 
     name: str
@@ -90,6 +130,7 @@ class PoseIndex:
     split: str
     tracks: tuple[Track, ...]
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    scoring: Scoring | None = None
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -97,8 +138,28 @@ class PoseIndex:
         return tuple(sorted({t.cluster for t in self.tracks}))
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A kind of file in a data set's folder.
+
+    Attributes:
+        path: relative to the root, words in capitals standing for anything, e.g. "labels/NNNN.mat".
+        about: what it holds, in a few words.
+        needed: the reader cannot do without it.
+    """
+
+    path: str
+    about: str
+    needed: bool = True
+
+
 class Reader(Protocol):
-    """One official format; constructor arguments say where it is and which variant (root, split number, box rule)."""
+    """One official format; constructor arguments say where it is and which variant (root, split number, box rule).
+
+    The readers of this package also have `layout`, a class attribute: the `Entry`s of their tree (from which the data cards'
+    trees are made and which `bipose data check` looks for), and the argument `strict`: False leaves damaged label files out
+    and tells them in `PoseIndex.skipped`, True ends at the first with a BiposeError.
+    """
 
     skeleton: Skeleton
 

@@ -46,6 +46,15 @@ def full_name(metric: str, predictions: Predictions, prefix: str = "test") -> st
     return f"{prefix}/{metric.replace(']', f',{box}]', 1) if box else metric}"
 
 
+def own_name(metric: str, predictions: Predictions, prefix: str = "test") -> str:
+    """The protocol name of a set's own measure: "ap" -> "test/ap[gt-box]", "pckh@0.5/head" -> "test/pckh@0.5[gt-box]/head"."""
+    box = box_rule(predictions.data)
+    head, slash, part = metric.partition("/")
+    if box:
+        head = head.replace("]", f",{box}]", 1) if "]" in head else f"{head}[{box}]"
+    return f"{prefix}/{head}{slash}{part}"
+
+
 def summarise(
     predictions: Predictions, prefix: str = "test", detail: bool = True, whole: Predictions | None = None
 ) -> dict[str, float]:
@@ -163,6 +172,6 @@ def aliases(names: Iterable[str]) -> dict[str, str]:
 
 
 __all__ = [
-    "ENDPOINT", "ClusterSums", "Metric", "alias", "aliases", "box_rule", "full_name", "mean_of", "per_cluster",
+    "ENDPOINT", "ClusterSums", "Metric", "alias", "aliases", "box_rule", "full_name", "mean_of", "own_name", "per_cluster",
     "summarise",
 ]  # fmt: skip
