@@ -213,7 +213,7 @@ def _add_data(group: Any, leaf: Callable[..., Parser]) -> None:
 
 
 def _add_evaluate(parser: Parser) -> None:
-    from bipose_lit.evaluate.command import PROTOCOLS, describe
+    from bipose_lit.evaluate.protocols import PROTOCOLS, describe
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"protocols:\n{describe()}"

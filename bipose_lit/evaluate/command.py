@@ -5,68 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bipose_lit.evaluate.outcome import Outcome
+from bipose_lit.evaluate.protocols import PROTOCOLS
 from bipose_lit.types import BiposeError
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """One way to score.
-
-    Attributes:
-        module: holds `evaluate(annotations, predictions, **options) -> Outcome`.
-        annotations: what the labels may be, for people.
-        predictions: what the predictions may be.
-        options: names of the keyword arguments that it takes.
-    """
-
-    module: str
-    annotations: str
-    predictions: str
-    options: tuple[str, ...] = ()
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    "coco": Protocol(
-        "bipose_lit.evaluate.coco",
-        "person_keypoints_*.json, or any json in COCO's layout",
-        "results json: a list of image_id, category_id, keypoints, score",
-        ("engine", "oks", "min_score", "nms", "skeleton"),
-    ),
-    "mpii": Protocol(
-        "bipose_lit.evaluate.mpii",
-        "gt_valid.mat, Newell's valid.h5, HRNet's valid.json or the official mpii_human_pose_v1_u12_2.mat",
-        "h5, mat, npy or json with preds (N, 16, 2), in the annotations' order",
-    ),
-    "penn": Protocol(
-        "bipose_lit.evaluate.penn",
-        "the folder that holds labels/NNNN.mat",
-        "a folder of NNNN.mat, one json or one npz: by clip, joints (T, 13, 2)",
-        ("split",),
-    ),
-    "jhmdb": Protocol(
-        "bipose_lit.evaluate.jhmdb",
-        "the folder that holds joint_positions and splits (or sub_splits)",
-        "a folder of CLASS/CLIP.mat, one json or one npz: by clip, joints (T, 15, 2)",
-        ("split",),
-    ),
-    "posetrack18": Protocol(
-        "bipose_lit.evaluate.posetrack",
-        "a folder of sequence jsons, or one of them",
-        "a folder of jsons with the same names, or one of them: annotations with image_id, keypoints, scores",
-    ),
-    "h36m": Protocol(
-        "bipose_lit.evaluate.h36m",
-        "data_3d_*.npz: positions_3d by subject and action",
-        "npz with the same names, in millimetres or metres",
-        ("subjects", "unit"),
-    ),
-}
 
 
 def evaluate(protocol: str, annotations: Path, predictions: Path, json: Path | None = None, **options: Any) -> Outcome:
@@ -156,14 +100,3 @@ def _number(name: str, value: float) -> str:
 def _has_unit(name: str) -> bool:
     """Whether a metric is in millimetres, pixels or their like, not a fraction."""
     return name.split("/")[0].startswith(("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "accel", "jitter", "error"))
-
-
-def describe(outcomes: Mapping[str, Protocol] = PROTOCOLS) -> str:
-    """What each protocol takes, for the help."""
-    lines = []
-    for name, protocol in outcomes.items():
-        lines.append(f"  {name:<12} annotations: {protocol.annotations}")
-        lines.append(f"  {'':<12} predictions: {protocol.predictions}")
-        if protocol.options:
-            lines.append(f"  {'':<12} options: {', '.join('--' + o.replace('_', '-') for o in protocol.options)}")
-    return "\n".join(lines)
