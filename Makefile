@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= 1
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: help setup ablation test lint types fast ddp several notebooks tiny bench clean stage1 lock
+.PHONY: help setup ablation test lint types fast ddp several notebooks tiny fuzz bench clean stage1 lock
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,10 @@ notebooks: setup  ## execute the notebooks
 
 tiny: setup  ## a tiny ablation from nothing to its report, by the command line
 	@out=$$(mktemp -d) && $(BIN)/bipose ablate experiments/ablations/tiny.yaml --out $$out/runs --workers 2 --set data.reader.init_args.root=$$out/data --set data.cache.root=$$out/features; status=$$?; rm -rf $$out; exit $$status
+
+FUZZ ?= 10000
+fuzz: setup  ## FUZZ=10000 broken files over all readers and protocols
+	$(BIN)/python tests/fuzz/run.py --cases $(FUZZ) --workers $(WORKERS)
 
 bench: setup  ## measure; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
