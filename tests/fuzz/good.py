@@ -268,8 +268,9 @@ def _arm(side: str, sign: int) -> tuple:
     )
 
 
-_BODY = ("Hips", (0, 0, 0), _leg("Left", 1), _leg("Right", -1), ("LowerBack", (0, 0, 0), ("Spine", (0, 2, 0),
-         ("Spine1", (0, 2, 0), ("Neck", (0, 0, 0), ("Neck1", (0, 1.7, 0), ("Head", (0, 1.7, 0)))), _arm("Left", 1), _arm("Right", -1)))))  # fmt: skip
+_HEAD = ("Neck", (0, 0, 0), ("Neck1", (0, 1.7, 0), ("Head", (0, 1.7, 0))))
+_CHEST = ("Spine", (0, 2, 0), ("Spine1", (0, 2, 0), _HEAD, _arm("Left", 1), _arm("Right", -1)))
+_BODY = ("Hips", (0, 0, 0), _leg("Left", 1), _leg("Right", -1), ("LowerBack", (0, 0, 0), _CHEST))
 
 
 def _bvh(node: tuple, depth: int = 0) -> tuple[list[str], int]:
