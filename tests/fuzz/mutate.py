@@ -24,9 +24,27 @@ Rng = np.random.Generator
 HUGE = (1e308, -1e308, 1e20, 2**63, -(2**63), 2**31, 2**64, 10**400, 1e-320)
 ODD = (None, True, False, "", "x", "NaN", "1", "\x00", "0" * 300, "é中\U0001f600", "../../etc/passwd", [], {}, [[]], [None], -1,
        0, 1, -1.5, 0.5, float("nan"), float("inf"), float("-inf"), *HUGE)  # fmt: skip
-WORDS = tuple(
-    "id image_id category_id keypoints bbox area iscrowd num_keypoints score images annotations file_name width height track_id "
-    "joints center scale image joints_vis".split()
+WORDS = (
+    "id",
+    "image_id",
+    "category_id",
+    "keypoints",
+    "bbox",
+    "area",
+    "iscrowd",
+    "num_keypoints",
+    "score",
+    "images",
+    "annotations",
+    "file_name",
+    "width",
+    "height",
+    "track_id",
+    "joints",
+    "center",
+    "scale",
+    "image",
+    "joints_vis",
 )
 
 
