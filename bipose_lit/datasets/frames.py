@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import cv2
@@ -28,6 +29,7 @@ CACHE_BYTES = 96 * 2**20
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+_LARGEST_SIDE = 100_000
 
 
 def read_image(path: Path) -> Image:
@@ -72,20 +74,47 @@ def _fault(data: bytes) -> str:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height, from a PNG's header or else by decoding.
+    """Width and height as `read_image` would give them, from the header of a PNG or JPEG where that tells, else by decoding.
 
     Raises:
-        BiposeError: as `read_image`.
+        BiposeError: as `read_image`; a header that tells the size hides damage that comes after it.
     """
     try:
         with path.open("rb") as file:
             head = file.read(24)
+            if head.startswith(_PNG) and len(head) == 24:
+                size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+                if head[12:16] == b"IHDR" and min(size) > 0 and max(size) <= _LARGEST_SIDE:
+                    return size
+            elif head.startswith(_JPEG):
+                jpeg = _jpeg_size(file)
+                if jpeg:
+                    return jpeg
     except OSError as error:
         raise BiposeError(f"{path}: cannot read the image ({error.strerror}); check the data set's folder") from error
-    if head.startswith(_PNG) and len(head) == 24:
-        return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
     height, width = read_image(path).shape[:2]
     return width, height
+
+
+def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height from a JPEG's frame header (ITU T.81, B.2.2).
+
+    None where it is not found, and where an Exif segment, which may turn the picture, comes before it.
+    """
+    file.seek(2)
+    for _ in range(256):
+        mark = file.read(4)
+        if len(mark) < 4 or mark[0] != 0xFF:
+            return None
+        kind, length = mark[1], int.from_bytes(mark[2:4], "big")
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            body = file.read(5)
+            size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
+            return size if len(body) == 5 and min(size) > 0 else None
+        if length < 2 or kind in (0xDA, 0xFF) or (kind == 0xE1 and file.read(4) == b"Exif"):
+            return None
+        file.seek(length - (6 if kind == 0xE1 else 2), 1)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
