@@ -1,7 +1,8 @@
 """Every YAML under experiments/ is read, composed as it is meant to be, and trains a step."""
 
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 import yaml
 from tiny import arguments, tiny_options, write_clip, write_jhmdb, write_penn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+from good import make_coco, make_mpii, make_posetrack
 
 from bipose_lit.ablation.manifest import Manifest, load_manifest
 from bipose_lit.cli import main, resolve
@@ -52,19 +56,34 @@ def sets(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sets")
     for number in range(100, 104):
         write_clip(folder / "train", number, "train", lists=2)
+    found = {"COCO": make_coco, "MPII": make_mpii, "PoseTrack18": make_posetrack}
+    for name, make in found.items():
+        (folder / name).mkdir()
+        make(folder / name)
     return {
         "JHMDB": write_jhmdb(folder / "jhmdb"),
         "PennAction": write_penn(folder / "penn"),
         "train": folder / "train",
         "features": folder / "features",
+        **{name: folder / name for name in found},
     }
+
+
+def roots(option: str, reader: Mapping[str, Any], sets: Mapping[str, Path]) -> dict[str, str]:
+    """Options that let a reader, or the one that it wraps, read a tiny set."""
+    inner = reader.get("init_args", {}).get("reader")
+    if inner:
+        return roots(f"{option}.init_args.reader", inner, sets)
+    return {f"{option}.init_args.root": str(sets[reader["class_path"].rpartition(".")[2]])}
 
 
 def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbone: bool = False) -> dict[str, Any]:
     """One training and validation step of a configuration with everything made tiny that is not in question."""
     config = resolve(files)
     model, data, trainer = config["model"], config["data"], config["trainer"]
-    options = tiny_options(sets[data["reader"]["class_path"].rpartition(".")[2]])
+    options = tiny_options(Path())
+    del options["data.reader.init_args.root"]
+    options |= roots("data.reader", data["reader"], sets)
     if keep_backbone:
         del options["model.backbone.init_args.name"]
     options["model.backbone.init_args.pretrained"] = False
@@ -74,7 +93,8 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
     if not model["codec"]["class_path"].endswith(".HeatmapCodec"):
         del options["model.codec.init_args.sigma"]
     if data["train_reader"]:
-        options["data.train_reader.init_args.root"] = str(sets["train"])
+        same = data["train_reader"]["class_path"] == data["reader"]["class_path"]
+        options |= roots("data.train_reader", data["train_reader"], {**sets, "JHMDB": sets["train"]} if same else sets)
     if data["cache"]:
         options["data.cache.root"] = str(sets["features"])
     options |= {"data.num_workers": 0, "data.pin_memory": False}
