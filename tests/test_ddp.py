@@ -1,4 +1,4 @@
-"""Two processes: what they score is what one scores, and `bipose fit` trains on both."""
+"""Several processes: what they score is what one scores, and `bipose fit` trains on all."""
 
 import json
 import os
@@ -10,12 +10,16 @@ import pytest
 import torch
 from tiny import arguments, tiny_options, write_jhmdb
 
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+from good import make_coco
+
 from bipose_lit.cli import build, resolve
 from bipose_lit.weights import save_parts
 
 pytestmark = pytest.mark.ddp
 FOLDER = Path(__file__).parents[1] / "experiments"
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+THREE = ["--trainer.devices=3", "--trainer.strategy=ddp"]
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +36,12 @@ def site(tmp_path_factory):
     return folder, options
 
 
-def command(folder: Path, name: str, subcommand: str, options, *more: str) -> dict[str, dict]:
+def command(
+    folder: Path, name: str, subcommand: str, options, *more: str, overlay: str = "temporal/bilstm"
+) -> dict[str, dict]:
     """Runs `bipose` in a process of its own; what each rank saw."""
     witness = {"class_path": "strange_parts.Witness", "init_args": {"folder": str(folder / name)}}
-    files = ["-c", str(FOLDER / "base.yaml"), "-c", str(FOLDER / "temporal" / "bilstm.yaml")]
+    files = ["-c", str(FOLDER / "base.yaml"), "-c", str(FOLDER / f"{overlay}.yaml")]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     place = [f"--trainer.default_root_dir={folder / name}", f"--trainer.callbacks={json.dumps([witness])}"]
     environment = {
@@ -52,18 +58,43 @@ def command(folder: Path, name: str, subcommand: str, options, *more: str) -> di
     return {p.stem: json.loads(p.read_text()) for p in sorted((folder / name).glob("*.json"))}
 
 
-def test_two_processes_score_as_one(site):
-    folder, options = site
+def same(found: dict[str, dict], expected: dict[str, float], world: int) -> None:
+    """Every rank holds the numbers of one process."""
+    assert len(found) == world
+    for rank in found.values():
+        assert rank["world"] == world
+        assert rank["metrics"] == found["val-0"]["metrics"]  # so checkpointing and early stopping agree
+        assert rank["metrics"].keys() == expected.keys()
+        for name, value in expected.items():
+            assert rank["metrics"][name] == pytest.approx(value, rel=1e-12, abs=1e-12), name
+
+
+def test_two_and_three_processes_score_as_one(site):
+    folder, options = site  # five clips: neither two nor three divides them
     one = command(folder, "one", "validate", options)["val-0"]
-    two = command(folder, "two", "validate", options, *TWO)
     assert one["world"] == 1
-    assert two["val-0"]["world"] == two["val-1"]["world"] == 2
-    assert two["val-0"]["metrics"] == two["val-1"]["metrics"]  # so checkpointing and early stopping agree
-    found, expected = two["val-0"]["metrics"], one["metrics"]
-    assert found.keys() == expected.keys()
-    assert expected["val/persons"] == sum(6 + number % 2 for number in range(6, 11))
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-12, abs=1e-12), name
+    assert one["metrics"]["val/persons"] == sum(6 + number % 2 for number in range(6, 11))
+    same(command(folder, "two", "validate", options, *TWO), one["metrics"], 2)
+    same(command(folder, "three", "validate", options, *THREE), one["metrics"], 3)
+
+
+def test_two_and_three_processes_give_the_average_precision_of_one(tmp_path):
+    """COCO's measure looks at all persons at once: each process gathers them first."""
+    root = tmp_path / "coco"
+    root.mkdir()
+    make_coco(root)
+    options = tiny_options(root, **{"data.eval_batch_size": 1, "data.reader.init_args.val_fraction": 0.5})
+    overlay = "data/coco"
+    module, _, _ = build(resolve([FOLDER / "base.yaml", FOLDER / f"{overlay}.yaml"], options))
+    save_parts(module.network, tmp_path / "all.safetensors", ["backbone", "decoder"])
+    options |= {"model.weights": str(tmp_path / "all.safetensors"), "model.weights_for": ["backbone", "decoder"]}
+    one = command(tmp_path, "one", "validate", options, overlay=overlay)["val-0"]
+    persons = one["metrics"]["val/persons"]
+    assert persons % 2
+    assert persons % 3
+    assert "val/ap[gt-box]" in one["metrics"]
+    same(command(tmp_path, "two", "validate", options, *TWO, overlay=overlay), one["metrics"], 2)
+    same(command(tmp_path, "three", "validate", options, *THREE, overlay=overlay), one["metrics"], 3)
 
 
 def test_fit_trains_on_two_processes(site):

@@ -226,11 +226,7 @@ def _odd_struct(array: np.ndarray, rng: Rng) -> Any:
 
 def _save_mat(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
-    try:
-        scipy.io.savemat(buffer, content)
-    except Exception:  # not every oddity can be written; then it is not a file that one meets
-        path.write_bytes(damage_bytes(path.read_bytes(), np.random.default_rng(len(content))))
-        return
+    scipy.io.savemat(buffer, content)
     path.write_bytes(buffer.getvalue())
 
 
@@ -358,8 +354,25 @@ BREAKERS: dict[str, Callable[[Path, Rng], None]] = {
 
 
 def break_file(path: Path, rng: Rng) -> None:
-    """Breaks a file in its own format, or as bytes where it has none that is known here (pictures, video) and now and then."""
+    """Breaks a file in its own format, or as bytes where it has none that is known here (pictures, video) and now and then.
+
+    Some oddities cannot be written in the format (a tree too deep for the writer, a header that hides a variable); then bytes are
+    broken instead.
+    """
+    good = path.read_bytes()
     if rng.random() < 0.1:
         break_bytes(path, rng)
-    else:
+        return
+    try:
         BREAKERS.get(path.suffix, break_bytes)(path, rng)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        NotImplementedError,
+        OSError,
+    ):
+        path.write_bytes(damage_bytes(good, rng))

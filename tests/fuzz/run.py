@@ -83,8 +83,12 @@ def isolated(target: Target, template: Path, number: int) -> dict[str, str]:
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 os.environ["BIPOSE_CACHE"] = f"{place}/cache"
-                found = run_case(target, template, Path(place), number)
-                os.write(outward, json.dumps(found).encode()[:60000])
+                try:
+                    found = run_case(target, template, Path(place), number)
+                except BaseException:  # the fuzzer's own
+                    found = {"end": "fuzzer failed", "file": "", "text": traceback.format_exc()}
+                found["text"] = found["text"][-4000:]
+                os.write(outward, json.dumps(found).encode())
             finally:
                 os._exit(0)
         os.close(outward)

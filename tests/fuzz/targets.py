@@ -127,7 +127,7 @@ def scoring(module: str, annotations: str, predictions: str, **options: Any) -> 
             length = name.startswith(("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "accel"))
             _wants(math.isnan(value) or 0 <= value <= (1e9 if length else 1), f"{name} = {value}")
         _wants(all(isinstance(n, int) and n >= 0 for n in outcome.counts.values()), f"counts {outcome.counts}")
-        return {note: 1 for note in outcome.notes if "left out" in note}
+        return {name: n for name, n in outcome.counts.items() if "left_out" in name and n}
 
     return read
 
