@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bipose_lit import __version__
+from bipose_lit.datasets.arguments import add_data_commands, names, positive
 from bipose_lit.types import BiposeError
 
 LIGHTNING = {
@@ -134,16 +135,16 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     report = leaf(commands, "report", _report, "write report.html, table.md and summary.csv from result files")
     report.add_argument("folder", type=Path, metavar="DIR", help="folder of one ablation (OUT/NAME)")
     data = commands.add_parser(
-        "data", help="make a synthetic data set, look at data", description="Make or look at data."
+        "data", help="make, fetch, check and look at data", description="Make, fetch, check and look at data."
     )
-    _add_data(data.add_subparsers(dest="action", required=True, metavar="ACTION"), leaf)
+    add_data_commands(data.add_subparsers(dest="action", required=True, metavar="ACTION"), leaf)
     _add_evaluate(leaf(commands, "evaluate", _evaluate, "score anybody's predictions by a data set's own protocol"))
     weights = leaf(
         commands, "weights", _weights, "weights of a run's parts as one small file, for other runs to start from"
     )
     weights.add_argument("folder", type=Path, metavar="RUN", help="folder of a finished run (OUT/NAME/ARM/seedK)")
     weights.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
-    weights.add_argument("--parts", type=_names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
+    weights.add_argument("--parts", type=names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
     weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
     leaf(commands, "doctor", _doctor, "what is installed, reachable, missing, and what to do")
     one = leaf(commands, HIDDEN, _run_one, "one run of an ablation (started by 'ablate')")
@@ -158,7 +159,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
 def _add_ablate(parser: Parser) -> None:
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="YAML file that asks the question")
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="runs side by side (default: what cores or GPUs carry)"
+        "--workers", type=positive, metavar="N", help="runs side by side (default: what cores or GPUs carry)"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all ablations (default: runs)"
@@ -167,7 +168,7 @@ def _add_ablate(parser: Parser) -> None:
     parser.add_argument(
         "--seeds", type=_seeds, metavar="K|A,B,..", help="number of seeds, or a list, instead of the manifest's"
     )
-    parser.add_argument("--arms", type=_names, metavar="A,B,..", help="only these arms")
+    parser.add_argument("--arms", type=names, metavar="A,B,..", help="only these arms")
     parser.add_argument(
         "--set",
         action="append",
@@ -184,31 +185,6 @@ def _add_ablate(parser: Parser) -> None:
         "--storage",
         metavar="URL",
         help="the queue: a journal file or sqlite:///..., postgresql://... (default: in DIR)",
-    )
-
-
-def _add_data(group: Any, leaf: Callable[..., Parser]) -> None:
-    make = leaf(group, "make", _data_make, "write the synthetic data set in the official formats")
-    make.add_argument("--root", type=Path, required=True, metavar="DIR", help="where to")
-    make.add_argument(
-        "--clips", type=_counts, metavar="SPLIT=N,..", help="clips of stage1, train, val, test, e.g. train=96,val=24"
-    )
-    make.add_argument("--frames", type=_positive, metavar="T", help="frames per clip")
-    make.add_argument("--fps", type=float, metavar="F", help="frames per second")
-    make.add_argument("--clips-per-cluster", type=_positive, metavar="N", help="clips that share a scene and a person")
-    make.add_argument("--pixels", choices=("video", "png"), help="motion JPEG, or lossless and seven times as large")
-    make.add_argument("--seed", type=int, metavar="K", help="the set is a function of its options and this number")
-    make.add_argument("--workers", type=_positive, metavar="N", help="processes (default: as many as cores)")
-    make.add_argument("--motion", type=Path, nargs="+", metavar="FILE.bvh", help="captured motion to draw from as well")
-    make.add_argument("--formats", type=_names, metavar="A,B,..", help="official formats to write")
-    show = leaf(group, "show", _data_show, "a picture of clips with their labels")
-    show.add_argument("name", metavar="NAME", help="format of the data: synthetic, jhmdb or penn")
-    show.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
-    show.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
-    spectra = leaf(group, "spectra", _data_spectra, "speeds of the synthetic motion beside captured motion")
-    spectra.add_argument("--motion", type=Path, nargs="+", required=True, metavar="FILE.bvh", help="captured motion")
-    spectra.add_argument(
-        "--seconds", type=float, default=4.0, metavar="S", help="length of the pieces compared (default: 4)"
     )
 
 
@@ -233,14 +209,8 @@ def _add_evaluate(parser: Parser) -> None:
     )
     parser.add_argument("--skeleton", metavar="NAME|YAML", help="of labels that are not COCO's 17 joints")
     parser.add_argument("--split", metavar="S", help="penn: train, test or all; jhmdb: 1, 2 or 3 (default: test; 1)")
-    parser.add_argument("--subjects", type=_names, metavar="A,B,..", help="of Human3.6M (default: S9,S11)")
+    parser.add_argument("--subjects", type=names, metavar="A,B,..", help="of Human3.6M (default: S9,S11)")
     parser.add_argument("--unit", metavar="U", help="of Human3.6M's predictions: m or mm (default: as the labels)")
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
 
 
 def _seeds(text: str) -> int | list[int]:
@@ -251,17 +221,6 @@ def _seeds(text: str) -> int | list[int]:
     if not numbers:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a number of seeds (5) nor a list (0,1,2)")
     return numbers if "," in text else numbers[0]
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _counts(text: str) -> dict[str, int]:
-    found = re.fullmatch(r"(stage1|train|val|test)=\d+(,(stage1|train|val|test)=\d+)*", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"'{text}' is not like stage1=96,train=96,val=24,test=48")
-    return {part.split("=")[0]: int(part.split("=")[1]) for part in text.split(",")}
 
 
 def _one_thread() -> None:
@@ -332,31 +291,6 @@ def _report(args: argparse.Namespace) -> int:
     specs = sorted(args.folder.glob(f"*/seed*/{SPEC}"))
     config = json.loads(specs[0].read_text())["config"] if specs else None
     print(report_folder(args.folder, None, config).rstrip())
-    return 0
-
-
-def _data_make(args: argparse.Namespace) -> int:
-    from bipose_lit.datasets.commands import make
-
-    given = {
-        k: getattr(args, k)
-        for k in ("clips", "frames", "fps", "clips_per_cluster", "pixels", "seed", "workers", "motion", "formats")
-    }
-    make(args.root, **{k: v for k, v in given.items() if v is not None})
-    return 0
-
-
-def _data_show(args: argparse.Namespace) -> int:
-    from bipose_lit.datasets.commands import show
-
-    show(args.name, args.root, args.out)
-    return 0
-
-
-def _data_spectra(args: argparse.Namespace) -> int:
-    from bipose_lit.datasets.commands import spectra
-
-    spectra(args.motion, args.seconds)
     return 0
 
 

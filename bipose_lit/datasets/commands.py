@@ -1,8 +1,7 @@
-"""What `bipose data make | show | spectra` do; plain functions that print."""
+"""What `bipose data make | check | spectra` do; plain functions that print."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import sys
@@ -12,7 +11,8 @@ from typing import Any
 
 from bipose_lit.types import BiposeError
 
-SHOWN = ("jhmdb", "synthetic", "penn")
+SHOWN = 10
+"""Places told per reason."""
 SHORTEST = 2.0
 """Seconds of motion that a spectrum needs."""
 
@@ -80,58 +80,60 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def show(name: str, root: Path, out: Path, clips: int = 12) -> None:
-    """Writes a contact sheet of some clips of a data set.
+def check(
+    name: str,
+    root: Path,
+    pixels: str = "exist",
+    counts: bool = True,
+    limit: int | None = None,
+    skeleton: str | None = None,
+    every: bool = False,
+    json: Path | None = None,
+) -> int:
+    """Prints what `check.check` finds: a table of the splits, then what is wrong, then what is good to know.
 
     Args:
-        name: of SHOWN.
-        root: the data set's folder.
-        out: PNG to be written.
-        clips: how many, from as many sources as possible.
+        name: as there, like the arguments up to skeleton.
+        root: as there.
+        pixels: as there.
+        counts: as there.
+        limit: as there.
+        skeleton: as there.
+        every: all lines of a reason instead of the first SHOWN.
+        json: where to write all of it.
+
+    Returns:
+        1 if something is wrong, else 0.
 
     Raises:
-        BiposeError: an unknown format, or what the reader says.
+        BiposeError: as there.
     """
-    from bipose_lit.datasets.index import Reader
-    from bipose_lit.datasets.jhmdb import JHMDB
-    from bipose_lit.datasets.penn import PennAction
-    from bipose_lit.datasets.sheet import contact_sheet, sample_tracks
+    from bipose_lit.datasets.check import check as look
 
-    if name not in SHOWN:
-        near = difflib.get_close_matches(name, SHOWN, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise BiposeError(f"data format {name!r} is none of {', '.join(SHOWN)}{hint}")
-    if not root.is_dir():
-        raise BiposeError(f"{root}: no such folder; give the folder of the data set ('bipose data make' writes one)")
-    if (other := _layout(root)) and other != ("penn" if name == "penn" else "jhmdb"):
-        there = f"{name} {root / name}" if (root / name).is_dir() else f"{other} {root}"
-        raise BiposeError(f"{root}: this is the layout of {other}, not of {name}; say 'bipose data show {there}'")
-    reader: Reader = PennAction(root) if name == "penn" else JHMDB(root)
-    problem = None
-    for split in ("test", "train"):
-        try:
-            index = reader.index(split)
-        except BiposeError as error:
-            problem = problem or error
-            continue
-        tracks = sample_tracks(index, clips)
-        contact_sheet(tracks, index.skeleton, out, frames_per_clip=6, columns=2, height=168, title=index.name)
-        print(f"{out}: {len(tracks)} of {len(index.tracks)} clips of {index.name}, {len(index.clusters)} sources")
-        for line in left_out(index.skipped):
-            print(f"  {line}")
-        return
-    raise problem or BiposeError(f"{root}: no clips")
-
-
-def left_out(skipped: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a reader left out or mended, a line per reason with the first five places."""
-    return [f"{why}: {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" for why, found in skipped.items()]
-
-
-def _layout(root: Path) -> str:
-    """Whose layout a folder has, by the folder that holds the labels; "" if it is neither's or both's."""
-    found = [name for name, labels in (("jhmdb", "joint_positions"), ("penn", "labels")) if (root / labels).is_dir()]
-    return found[0] if len(found) == 1 else ""
+    if json is not None and json.is_dir():
+        raise BiposeError(f"--json {json}: is a folder; name a file")
+    report = look(name, root, pixels, counts, limit, skeleton)
+    head = ("split", "clips", "persons", "pictures", "sources", "joints", "hidden")
+    rows = [
+        (r.split, *(f"{n:,}" for n in (r.clips, r.persons, r.pictures, r.sources, r.labelled)), f"{r.hidden:.0%}")
+        for r in report.rows
+    ]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        cells = [c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+    for title, findings in (("wrong", report.wrong), ("note", report.notes)):
+        for reason, places in findings.items():
+            print(f"{title}: {reason} ({len(places):,})")
+            shown = places if every else places[:SHOWN]
+            print("".join(f"  {place}\n" for place in shown), end="")
+            if len(places) > len(shown):
+                print(f"  ... and {len(places) - len(shown):,} more (--all)")
+    faults = sum(len(places) for places in report.wrong.values())
+    print(f"{root}: {f'{faults:,} faults' if faults != 1 else '1 fault'}" if faults else f"{root}: nothing wrong")
+    if json is not None:
+        report.save(json)
+    return 1 if faults else 0
 
 
 def spectra(motion: Sequence[Path], seconds: float = 4.0) -> None:

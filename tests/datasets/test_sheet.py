@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from bipose_lit import skeletons
-from bipose_lit.datasets import commands
 from bipose_lit.datasets.frames import Image
 from bipose_lit.datasets.index import PoseIndex, Track
-from bipose_lit.datasets.sheet import contact_sheet, sample_tracks
+from bipose_lit.datasets.sheet import contact_sheet, facts, sample_tracks, strip
 from bipose_lit.types import OCCLUDED, VISIBLE, BiposeError
 
 
@@ -76,31 +75,22 @@ def test_nothing_to_show_or_nowhere_to_write(tmp_path):
         contact_sheet([track()], skeletons.JHMDB, tmp_path / "file" / "s.png")
 
 
-def test_the_command_says_what_formats_there_are(tmp_path):
-    with pytest.raises(BiposeError, match="none of jhmdb"):
-        commands.show("yolo", tmp_path, tmp_path / "s.png")
+def test_stills_fill_a_grid(tmp_path):
+    """Many pictures in a row, as high as asked for, without the gaps of a column of strips."""
+    stills = [track(f"{n}", str(n), T=1) for n in range(20)]
+    sheet = contact_sheet(stills, skeletons.JHMDB, tmp_path / "s.png", height=120)
+    assert 1000 < sheet.shape[1] < 1700
+    assert sheet.shape[0] < 58 + 3 * (120 + 34 + 18) + 40, "eight and a bit in a row"
+    assert ((sheet == (90, 90, 0)).all(-1)).mean() > 0.35
 
 
-@pytest.mark.real_data
-def test_the_command_shows_real_clips(real_data, tmp_path, capsys):
-    commands.show("jhmdb", real_data / "jhmdb_mini", tmp_path / "s.png")
-    assert "10 of 10 clips of jhmdb/split1/test[clip-box], 7 sources" in capsys.readouterr().out
-    assert cv2.imread(str(tmp_path / "s.png")).shape[1] > 1000
+def test_wide_strips_are_not_set_side_by_side(tmp_path):
+    pair = [track(f"{n}", str(n)) for n in range(2)]
+    wide = contact_sheet(pair, skeletons.JHMDB, tmp_path / "s.png", 8, 2, 176)
+    assert wide.shape[1] < 8 * 240 + 100
 
 
-@pytest.mark.real_data
-def test_spectra_of_captured_motion_are_printed(real_data, capsys):
-    commands.spectra(sorted((real_data / "mocap" / "cmu").glob("*.bvh"))[:1])
-    out = capsys.readouterr().out
-    assert "captured" in out
-    assert "legs" in out
-
-
-def test_statistics_print_as_a_table():
-    row = {"clips": 2, "hidden": 0.25, "runs": 7, "median": 9.0, "p90": 20.0, "touching": 0.75, "share_P": 0.5, "share_F": 0.5,
-           "share_B": 0.0, "share_N": 0.0}  # fmt: skip
-    none = {**row, "runs": 0, "median": None, "p90": None, "touching": None, "share_P": None}
-    text = commands.describe({"statistics": {"train": {"all": row, "N": none}}})
-    lines = text.splitlines()
-    assert lines[1].split() == ["train", "all", "2", "25%", "7", "9", "20", "75%", "50%", "50%", "0%", "0%"]
-    assert lines[2].split()[4:8] == ["0", "-", "-", "-"]
+def test_facts_tell_length_and_source():
+    assert facts(track()) == "10 frames  25 fps  hidden 0%  source a"
+    assert facts(track(T=1, visible=OCCLUDED)) == "hidden 100%  source a"
+    assert strip(track(), skeletons.JHMDB, 3, 100, captions=False).shape[0] == 100
