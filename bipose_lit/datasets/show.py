@@ -6,6 +6,7 @@ import base64
 import html
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import cv2
 
 from bipose_lit.datasets.catalogue import find
 from bipose_lit.datasets.catalogue_entry import DataSet
+from bipose_lit.datasets.frames import FolderFrames
 from bipose_lit.datasets.index import PoseIndex, Reader, Track
 from bipose_lit.datasets.layouts import check_layout
 from bipose_lit.datasets.sheet import contact_sheet, facts, sample_tracks, strip
@@ -68,7 +70,7 @@ def show(
     check_layout(data, root, "show")
     reader = make_reader(data, root, skeleton)
     index = first_index(reader, (split,) if split else SPLITS, root)
-    tracks = choose(index, clips, crop)
+    tracks = choose(with_pictures(index), clips, crop)
     company = None if crop else Company(index.tracks)
     if out.suffix.lower() == ".html":
         _page(index, tracks, crop, company, out)
@@ -113,6 +115,14 @@ def first_index(reader: Reader, splits: Sequence[str], root: Path) -> PoseIndex:
         except BiposeError as error:
             problem = problem or error
     raise problem or BiposeError(f"{root}: no clips")
+
+
+def with_pictures(index: PoseIndex) -> PoseIndex:
+    """The index with the tracks whose first picture is on this disk; as it is where none is."""
+    there = tuple(
+        t for t in index.tracks if not isinstance(t.frames, FolderFrames) or (t.frames.root / t.frames.names[0]).exists()
+    )
+    return replace(index, tracks=there) if there else index
 
 
 def choose(index: PoseIndex, count: int, crop: bool) -> list[Track]:

@@ -7,7 +7,7 @@ import pytest
 from tiny_sets import write_coco, write_penn, write_video_json
 
 from bipose_lit.datasets.coco import COCO
-from bipose_lit.datasets.show import choose, left_out, show
+from bipose_lit.datasets.show import choose, left_out, show, with_pictures
 from bipose_lit.types import BiposeError
 
 
@@ -38,6 +38,17 @@ def test_labels_without_pictures(tmp_path, capsys):
     show("penn", write_penn(tmp_path / "penn", frames=False), tmp_path / "s.png")
     show("coco", write_coco(tmp_path / "coco", pictures=False), tmp_path / "c.png", crop=True)
     assert cv2.imread(str(tmp_path / "c.png")) is not None
+
+
+def test_tracks_with_pictures_come_first(tmp_path):
+    root = write_coco(tmp_path / "coco", people=((3, 1), (2, 1, 1)))
+    index = COCO(root).index("test")
+    gone = index.tracks[0].frames
+    (gone.root / gone.names[0]).unlink()
+    assert gone.names not in [t.frames.names for t in with_pictures(index).tracks]
+    for track in index.tracks:
+        (track.frames.root / track.frames.names[0]).unlink(missing_ok=True)
+    assert with_pictures(index).tracks == index.tracks
 
 
 def test_a_page_holds_its_pictures(penn, tmp_path):
