@@ -16,6 +16,10 @@ from bipose_lit.types import BiposeError
 
 _AXES: Final = {"X": 0, "Y": 1, "Z": 2}
 _CHANNELS: Final = tuple(f"{axis}{kind}" for axis in _AXES for kind in ("position", "rotation"))
+_LARGEST: Final = 1e9  # units and degrees
+_MAX_PLACES: Final = (
+    2**23
+)  # frames times nodes, 100 bytes each: an hour and a half at 30 frames per second and 50 nodes
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,11 @@ def _numbers(path: Path, line: int, words: list[str]) -> list[float]:
     try:
         return [float(word) for word in words]
     except ValueError:
-        raise _fail(path, line, f"expected numbers, found {' '.join(words)[:40]!r}") from None
+        raise _fail(path, line, f"expected numbers, found {_shown(' '.join(words))!r}") from None
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text.strip()[:40])
 
 
 def _hierarchy(path: Path, lines: list[str]) -> tuple[list[_Node], int]:
@@ -90,16 +98,18 @@ def _hierarchy(path: Path, lines: list[str]) -> tuple[list[_Node], int]:
             stack.pop()
         elif key == "OFFSET" and stack and len(words) == 4:
             x, y, z = _numbers(path, line, words[1:])
+            if not max(abs(x), abs(y), abs(z)) <= _LARGEST or x != x or y != y or z != z:
+                raise _fail(path, line, "an offset that is not finite")
             nodes[stack[-1]].offset = (x, y, z)
-        elif key == "CHANNELS" and stack and len(words) >= 2 and words[1].isdigit() and len(words) == 2 + int(words[1]):
+        elif key == "CHANNELS" and stack and len(words) >= 2 and words[1] == str(len(words) - 2):
             unknown = [word for word in words[2:] if word.capitalize() not in _CHANNELS]
             if unknown:
-                raise _fail(path, line, f"unknown channel {unknown[0]!r}")
+                raise _fail(path, line, f"unknown channel {_shown(unknown[0])!r}")
             nodes[stack[-1]].channels = tuple(word.capitalize() for word in words[2:])
         elif key == "MOTION" and not stack and nodes:
             return nodes, i + 1
         else:
-            raise _fail(path, line, f"unexpected {text.strip()[:40]!r} in the hierarchy")
+            raise _fail(path, line, f"unexpected {_shown(text)!r} in the hierarchy")
     raise _fail(path, len(lines), "ends before its MOTION part")
 
 
@@ -142,10 +152,12 @@ def load_bvh(path: str | Path) -> BvhClip:
         head[key] = (_numbers(path, at + 1, [found[1]])[0], at + 1)
         at += 1
     (count, count_line), (time, time_line) = head["frames"], head["time"]
-    if count < 1 or count != int(count):
+    if not 1 <= count <= _MAX_PLACES or count != int(count):
         raise _fail(path, count_line, f"{count:g} frames")
-    if not time > 0:
+    if not 1e-4 <= time <= 1e3:
         raise _fail(path, time_line, f"a frame time of {time:g} s")
+    if count * len(nodes) > _MAX_PLACES:
+        raise _fail(path, count_line, f"{count:g} frames of {len(nodes)} nodes, more than fit into memory")
     width = sum(len(node.channels) for node in nodes)
     rows: list[list[float]] = []
     for i in range(at, len(lines)):
@@ -160,8 +172,9 @@ def load_bvh(path: str | Path) -> BvhClip:
     if len(rows) != int(count):
         raise _fail(path, len(lines), f"ends after {len(rows)} of {int(count)} frames")
     values = np.array(rows)
-    if not np.isfinite(values).all():
-        raise _fail(path, at + 1 + int(np.argwhere(~np.isfinite(values))[0, 0]), "a number that is not finite")
+    odd = ~(np.abs(values) <= _LARGEST)
+    if odd.any():
+        raise _fail(path, at + 1 + int(np.argwhere(odd)[0, 0]), "a number that is not finite or not a person's")
     positions, rotations = _place(nodes, values)
     rest = np.zeros((len(nodes), 3))
     for j, node in enumerate(nodes):
@@ -206,7 +219,7 @@ def _open(path: str | Path) -> BvhClip:
     return _cached(path, about.st_mtime_ns, about.st_size)
 
 
-def _first_frame(clip: BvhClip) -> int:
+def first_frame(clip: BvhClip) -> int:
     """1 where the file opens with its rest pose, from which the person would jump into the motion, else 0."""
     if len(clip.positions) < 4:
         return 0
@@ -222,7 +235,7 @@ def clips_in(path: str | Path, frames: int, fps: float) -> list[float]:
         BiposeError: As ``load_bvh``.
     """
     clip = _open(path)
-    first = _first_frame(clip) / clip.fps
+    first = first_frame(clip) / clip.fps
     count = int(np.floor((clip.duration - first) * fps + 1 + 1e-6)) // frames
     return [first + i * frames / fps for i in range(count)]
 
@@ -248,7 +261,7 @@ def motion_from_bvh(path: str | Path, fps: float, frames: int, start_s: float = 
     clip = _open(path)
     if proportions is None:
         proportions = Proportions.sample(rng) if rng is not None else Proportions()
-    start = max(start_s, _first_frame(clip) / clip.fps)
+    start = max(start_s, first_frame(clip) / clip.fps)
     at = (start + np.arange(frames) / fps) * clip.fps
     if frames < 1 or start_s < 0 or at[-1] > len(clip.positions) - 1 + 1e-3:
         raise BiposeError(f"{path}: {frames} frames at {fps:g} fps from {start_s:.2f} s do not fit into {clip.duration:.2f} s; "
