@@ -7,6 +7,7 @@ Infinity, which some tools write, are not JSON.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,7 +90,12 @@ def why(error: Exception) -> str:
         return "nested too deeply"
     if not isinstance(error, msgspec.ValidationError):
         return "text is damaged"
-    text, _, place = str(error).replace("`", "").partition(" - at $")
+    return _sorted_out(str(error))
+
+
+@lru_cache(maxsize=1000)
+def _sorted_out(message: str) -> str:
+    text, _, place = message.replace("`", "").partition(" - at $")
     place = re.sub(r"\[(\d+|\.\.\.)\]", "[]", place.strip().lstrip("."))
     text = text[:1].lower() + text[1:]
     return f"{place}: {text}" if place else text

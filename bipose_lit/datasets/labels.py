@@ -1,44 +1,165 @@
-"""What readers of label files share: MATLAB files, annotation ids, sources of clips, held-out clusters."""
+"""What readers of label files share: MATLAB files and what is in them, annotation ids, sources of clips, held-out clusters."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
-import zlib
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
-from bipose_lit.types import BiposeError
+from bipose_lit.datasets.matfile import LARGEST_FILE, DamagedError, Foreign, parse_mat
+from bipose_lit.types import ABSENT, BiposeError
 
 MAX_FRAMES = 4096
 """Frames that one clip's annotation ids have room for."""
 
+LARGEST = 1e6
+"""Pixels: a joint or corner farther out is a slip of whoever wrote the file, and no place."""
 
-def load_mat(path: Path, required: Iterable[str]) -> dict[str, Any]:
-    """A MATLAB file as a dict.
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A label file's content, if it is a file and not larger than a limit.
 
     Raises:
-        BiposeError: missing, damaged, or without one of the required variables.
+        BiposeError: missing, no plain file, larger, or not to be read.
     """
     try:
-        content: dict[str, Any] = scipy.io.loadmat(str(path))
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BiposeError(f"{path}: is not a file; check the data set's folder")
+        if found.st_size > limit:
+            raise BiposeError(f"{path}: {found.st_size:,} bytes, at most {limit:,} are read; is it the right file?")
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise BiposeError(f"{path}: no such label file; check the data set's folder") from error
-    except (
-        OSError, EOFError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, zlib.error,
-        scipy.io.matlab.MatReadError,
-    ) as error:  # fmt: skip
-        raise BiposeError(f"{path}: not a readable MATLAB file; copy or download it again") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise BiposeError(f"{path}: cannot read the file ({reason}); check the data set's folder") from error
+
+
+def load_mat(path: Path, required: Iterable[str]) -> dict[str, Any]:
+    """The variables of a MATLAB file (version 5, as `save -v7` and `scipy.io.savemat` write it); see `matfile`.
+
+    Raises:
+        BiposeError: missing, damaged, too large, of another version, or without one of the required variables.
+    """
+    try:
+        content = parse_mat(read_bytes(path, LARGEST_FILE))
+    except DamagedError as error:
+        if "v7" in str(error):
+            raise BiposeError(f"{path}: not a readable MATLAB file: {error}") from error
+        raise BiposeError(f"{path}: not a readable MATLAB file ({error}); copy or download it again") from error
     missing = [name for name in required if name not in content]
     if missing:
         raise BiposeError(f"{path}: lacks the variable {', '.join(missing)}; is it this data set's label file?")
     return content
+
+
+def numbers(path: Path, content: Mapping[str, Any], name: str) -> NDArray[np.float64]:
+    """A variable as float64, in the shape of the file.
+
+    Args:
+        path: named in the error.
+        content: what `load_mat` gave.
+        name: a variable that is there.
+
+    Raises:
+        BiposeError: text, cells, structs, complex numbers or another thing.
+    """
+    value = content[name]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return value.astype(np.float64)
+    raise BiposeError(f"{path}: {name} is {_kind(value)}, expected numbers; is it this data set's label file?")
+
+
+def number(path: Path, content: Mapping[str, Any], name: str) -> float:
+    """A variable that holds one finite number. BiposeError where it does not."""
+    value = numbers(path, content, name)
+    if value.size != 1 or not np.isfinite(value).all():
+        shown = value.ravel()[0] if value.size == 1 else f"of shape {value.shape}"
+        raise BiposeError(f"{path}: {name} is {shown}, expected one number; mend or download the file again")
+    return float(value.item())
+
+
+def text(path: Path, content: Mapping[str, Any], name: str) -> str:
+    """A variable that holds one line of text, "" where it is missing or empty. BiposeError where it is another thing."""
+    value = content.get(name, "")
+    while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:  # a cell with a text
+        value = value.item()
+    if isinstance(value, np.ndarray) and value.size == 0:
+        return ""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        value = str(value.ravel()[0])
+    if not isinstance(value, str) or (value and not is_name(value)):
+        shown = f"{value[:40]!r}" if isinstance(value, str) else _kind(value)
+        raise BiposeError(f"{path}: {name} is {shown}, expected a short text; mend or download the file again")
+    return value
+
+
+def without_place(error: BiposeError, path: Path) -> str:
+    """What an error says, without the path that it begins with."""
+    return str(error).removeprefix(f"{path}: ")
+
+
+def is_name(word: str) -> bool:
+    """Whether a word can name a clip, an action or a source: one to 200 printable characters."""
+    return 0 < len(word) <= 200 and word.isprintable()
+
+
+def frame_rate(path: Path, content: Mapping[str, Any], remarks: dict[str, str]) -> float:
+    """`fps` of a label file, 0 (unknown) where it is missing, or not a usable number, which is then remarked."""
+    if "fps" not in content:
+        return 0.0
+    try:
+        value = number(path, content, "fps")
+    except BiposeError:
+        value = -1.0
+    if 0 <= value <= LARGEST:
+        return value
+    remarks["frame rate not usable, taken as unknown"] = ""
+    return 0.0
+
+
+def drop_unusable(
+    places: NDArray[np.float64], visible: NDArray[np.uint8], remarks: dict[str, str]
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Takes joints as absent that are not finite or farther out than `LARGEST`, and remarks how many.
+
+    Args:
+        places: (T, K, 2) pixels, 1-based, as in the file.
+        visible: (T, K) ABSENT, OCCLUDED or VISIBLE.
+        remarks: reason -> detail, is added to.
+
+    Returns:
+        places, 0 where absent, and visible.
+    """
+    finite = np.isfinite(places).all(axis=-1)
+    near = (np.abs(places - 1) <= LARGEST).all(axis=-1)
+    labelled = visible != ABSENT
+    for reason, wrong in (
+        ("joints not finite, taken as absent", labelled & ~finite),
+        (f"joints more than {LARGEST:,.0f} px away, taken as absent", labelled & finite & ~near),
+    ):
+        if wrong.any():
+            remarks[reason] = str(int(wrong.sum()))
+    kept: NDArray[np.uint8] = np.where(near, visible, ABSENT).astype(np.uint8)
+    return np.where((kept != ABSENT)[..., None], places, 0.0), kept
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Foreign):
+        return f"a {value.kind}" if value.kind[0] != "o" else f"an {value.kind}"
+    if not isinstance(value, np.ndarray):
+        return type(value).__name__
+    if value.dtype.names:
+        return "a struct"
+    return {"U": "text", "O": "cells", "c": "complex numbers"}.get(value.dtype.kind, f"of type {value.dtype}")
 
 
 def make_uids(clip: str, frames: int) -> NDArray[np.int64]:

@@ -12,22 +12,56 @@ set has them (bipose's own synthetic set does) these are read: `visible` (T, 13)
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bipose_lit import skeletons
 from bipose_lit.datasets import boxes as rules
+from bipose_lit.datasets import labels as files
 from bipose_lit.datasets.frames import FolderFrames
-from bipose_lit.datasets.index import PoseIndex, Track
-from bipose_lit.datasets.labels import check_uids, hold_out, load_mat, make_uids
+from bipose_lit.datasets.index import Entry, PoseIndex, Track
 from bipose_lit.types import ABSENT, VISIBLE, BiposeError
 
 BOX_RULES = ("gt-box", "clip-box", "frame-box")
+MARKS = {"train": 1, "val": 0, "test": -1}
+"""`train` in the label files, by split; 0 is bipose's addition."""
+
 _KEYS = ("x", "y", "visibility", "bbox", "dimensions", "train", "action")
+_LARGEST_SIDE = 65535
+
+
+@dataclass(frozen=True)
+class PennLabels:
+    """One label file; T frames.
+
+    Attributes:
+        joints: (T, 13, 2) float64, pixels as in the file, so 1-based; 0 where absent.
+        visible: (T, 13) ABSENT, OCCLUDED, VISIBLE.
+        corners: (T, 4) float64 x1, y1, x2, y2 as in the file; missing ones at the end repeat the last, NaN where unusable.
+        size: width and height in pixels.
+        mark: `train` of the file: 1, 0 or -1.
+        action, cluster: texts, "" where the file has none.
+        fps: 0 where unknown.
+        remarks: what was mended, reason -> detail.
+    """
+
+    joints: NDArray[np.float64]
+    visible: NDArray[np.uint8]
+    corners: NDArray[np.float64]
+    size: tuple[int, int]
+    mark: int
+    action: str
+    cluster: str
+    fps: float
+    remarks: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.joints)
 
 
 class PennAction:
@@ -42,12 +76,17 @@ class PennAction:
         seed: of the jitter.
         val_fraction: share of the training clips that validates, where the labels name no validation clips. Clips are
             their own clusters: the labels name no source.
+        strict: end at the first damaged label file; False leaves such files out and tells them in the index's `skipped`.
 
     Raises:
         BiposeError: the folder is not in this layout, or an argument is out of range.
     """
 
     skeleton = skeletons.PENN_ACTION
+    layout: ClassVar[tuple[Entry, ...]] = (
+        Entry("labels/NNNN.mat", "joints, their visibility, boxes, action and split of a clip"),
+        Entry("frames/NNNN/000001.jpg", "its frames", needed=False),
+    )
 
     def __init__(
         self,
@@ -56,6 +95,7 @@ class PennAction:
         box_jitter: float = 0.1,
         seed: int = 0,
         val_fraction: float = 0.1,
+        strict: bool = True,
     ) -> None:
         self.root = Path(root)
         if box_rule not in BOX_RULES:
@@ -65,101 +105,88 @@ class PennAction:
         if not (self.root / "labels").is_dir():
             raise BiposeError(f"{self.root}: no folder labels; give the folder of Penn Action's official layout")
         self.box_rule, self.box_jitter, self.seed, self.val_fraction = box_rule, box_jitter, seed, val_fraction
+        self.strict = strict
 
     def index(self, split: str) -> PoseIndex:
         """Index of "train", "val" or "test".
 
         Raises:
-            BiposeError: a damaged label file, an unknown or an empty split.
+            BiposeError: a damaged label file (unless the reader is lenient), an unknown or an empty split.
         """
-        if split not in ("train", "val", "test"):
+        if split not in MARKS:
             raise BiposeError(f"split {split!r} is none of train, val, test")
-        contents = self._contents
-        marks = {path: int(np.asarray(c["train"]).item()) for path, c in contents.items()}
-        chosen = [path for path in contents if marks[path] == {"train": 1, "val": 0, "test": -1}[split]]
-        if split != "test" and 0 not in marks.values():
-            clusters = {path: _text(contents[path], "cluster") or path.stem for path in contents if marks[path] == 1}
-            held = hold_out(clusters.values(), self.val_fraction)
-            chosen = [path for path, cluster in clusters.items() if (cluster in held) == (split == "val")]
         skipped: dict[str, list[str]] = defaultdict(list)
-        tracks = [track for path in chosen if (track := self._track(path, contents[path], skipped))]
+        contents: dict[str, PennLabels] = {}
+        for path, found in self._contents.items():
+            if isinstance(found, PennLabels):
+                contents[path.stem] = found
+            else:
+                skipped["damaged label file"].append(f"{path.stem} ({files.without_place(found, path)})")
+        marks = {clip: found.mark for clip, found in contents.items()}
+        chosen = [clip for clip in contents if marks[clip] == MARKS[split]]
+        if split != "test" and 0 not in marks.values():
+            clusters = {clip: found.cluster or clip for clip, found in contents.items() if found.mark == 1}
+            held = files.hold_out(clusters.values(), self.val_fraction)
+            chosen = [clip for clip, cluster in clusters.items() if (cluster in held) == (split == "val")]
+        tracks = [track for clip in chosen if (track := self._track(clip, contents[clip], skipped))]
         if not tracks:
             hint = "raise val_fraction" if split == "val" else "check the label files"
             raise BiposeError(f"{self.root / 'labels'}: no {split} clips; {hint}")
-        check_uids(t.clip for t in tracks)
+        files.check_uids(t.clip for t in tracks)
         name = f"penn_action/{split}[{self.box_rule}]"
         return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(tracks), dict(skipped))
 
     @cached_property
-    def _contents(self) -> dict[Path, dict[str, Any]]:
-        return {path: load_mat(path, _KEYS) for path in sorted((self.root / "labels").glob("*.mat"))}
+    def _contents(self) -> dict[Path, PennLabels | BiposeError]:
+        found: dict[Path, PennLabels | BiposeError] = {}
+        for path in label_files(self.root):
+            try:
+                found[path] = read_labels(path)
+            except BiposeError as error:
+                if self.strict:
+                    raise
+                found[path] = error
+        return found
 
-    def _track(self, path: Path, content: dict[str, Any], skipped: dict[str, list[str]]) -> Track | None:
-        clip = path.stem
-        joints, visible = self._joints(path, content, skipped)
-        names, found = self._names(clip, len(joints))
-        count = min(len(joints), found)
-        if len(joints) != found:
+    def _track(self, clip: str, labels: PennLabels, skipped: dict[str, list[str]]) -> Track | None:
+        for reason, detail in labels.remarks.items():
+            skipped[reason].append(f"{clip} ({detail})" if detail else clip)
+        names = self._names(clip, len(labels))
+        count = min(len(labels), len(names))
+        if len(labels) != len(names):
             skipped["labels and frames differ in number, common start used"].append(
-                f"{clip} ({len(joints)} labels, {found} frames)"
+                f"{clip} ({len(labels)} labels, {len(names)} frames)"
             )
-        joints, visible = joints[:count], visible[:count]
+        visible = labels.visible[:count]
+        joints = np.where((visible != ABSENT)[..., None], labels.joints[:count] - 1, 0).astype(np.float32)
         whole = rules.clip_box(joints, visible)
         if not np.isfinite(whole).all():
             skipped["no labelled joint"].append(clip)
             return None
         tight = rules.frame_boxes(joints, visible)
-        own = self._own_boxes(clip, content, tight, skipped)
+        own = self._own_boxes(clip, labels.corners[:count], tight, skipped)
         if self.box_rule == "clip-box":
             box = rules.jitter_box(whole, clip, self.box_jitter, self.seed)
             used = np.repeat(box[None].astype(np.float32), count, axis=0)
         else:
             used = rules.fill_boxes(own if self.box_rule == "gt-box" else tight, whole)
-        height, width = (int(v) for v in np.asarray(content["dimensions"]).ravel()[:2])
         return Track(
             clip=clip,
-            cluster=_text(content, "cluster") or clip,
+            cluster=labels.cluster or clip,
             frames=FolderFrames(self.root, names[:count]),
             joints=joints,
             visible=visible,
             boxes=used,
             norms=rules.track_norms(joints, visible, self.skeleton, own, whole),
-            uid=make_uids(clip, count),
-            image_size=(width, height),
-            fps=float(np.asarray(content["fps"]).item()) if "fps" in content else 0.0,  # the official labels do not say
-            action=_text(content, "action"),
+            uid=files.make_uids(clip, count),
+            image_size=labels.size,
+            fps=labels.fps,  # the official labels do not say
+            action=labels.action,
         )
 
-    def _joints(
-        self, path: Path, content: dict[str, Any], skipped: dict[str, list[str]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        # The length is that of the coordinates: `nframes` is stored as uint8 and wraps in arithmetic.
-        xy = np.stack([content["x"], content["y"]], axis=-1).astype(np.float64) - 1
-        T, K = xy.shape[0], len(self.skeleton)
-        if xy.shape != (T, K, 2) or content["visibility"].shape != (T, K):
-            raise BiposeError(f"{path}: x has shape {xy.shape[:2]}, expected (frames, {K})")
-        visible: NDArray[np.uint8] = np.where(content["visibility"] != 0, VISIBLE, ABSENT).astype(np.uint8)
-        if "visible" in content:
-            flags = np.asarray(content["visible"])
-            if flags.shape != (T, K) or not np.isin(flags, (0, 1, 2)).all():
-                raise BiposeError(f"{path}: visible must hold 0, 1 or 2 in shape ({T}, {K})")
-            visible = flags.astype(np.uint8)
-        broken = ~np.isfinite(xy).all(axis=-1) & (visible != ABSENT)
-        if broken.any():
-            skipped["joints not finite, taken as absent"].append(f"{path.stem} ({int(broken.sum())})")
-        visible[broken] = ABSENT
-        return np.where((visible != ABSENT)[..., None], xy, 0).astype(np.float32), visible
-
     def _own_boxes(
-        self, clip: str, content: dict[str, Any], tight: rules.Boxes, skipped: dict[str, list[str]]
+        self, clip: str, corners: NDArray[np.float64], tight: rules.Boxes, skipped: dict[str, list[str]]
     ) -> rules.Boxes:
-        T = len(tight)
-        corners = np.asarray(content["bbox"], np.float64).reshape(-1, 4)[:T]
-        if 0 < len(corners) < T:
-            skipped["boxes missing at the end, last one repeated"].append(f"{clip} ({T - len(corners)})")
-            corners = np.concatenate([corners, np.repeat(corners[-1:], T - len(corners), axis=0)])
-        elif not len(corners):
-            corners = np.full((T, 4), np.nan)
         # Corners are pixel centres, 1-based; the official measure takes x2 - x1 as the width.
         own = np.concatenate([corners[:, :2] - 0.5, corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float32)
         bad = rules.without_area(own)
@@ -167,12 +194,86 @@ class PennAction:
             skipped["boxes without area, the joints' box used"].append(f"{clip} ({int(bad.sum())})")
         return np.where(bad[:, None], tight, own)
 
-    def _names(self, clip: str, labelled: int) -> tuple[tuple[str, ...], int]:
-        found = sorted(p.name for p in (self.root / "frames" / clip).glob("*.jpg"))
+    def _names(self, clip: str, labelled: int) -> tuple[str, ...]:
+        found = sorted(p.name for p in (self.root / "frames" / clip).glob("[!.]*.jpg"))
         if not found:  # labels without pixels: expect the official names
             found = [f"{t + 1:06d}.jpg" for t in range(labelled)]
-        return tuple(f"frames/{clip}/{name}" for name in found), len(found)
+        return tuple(f"frames/{clip}/{name}" for name in found)
 
 
-def _text(content: dict[str, Any], key: str) -> str:
-    return str(np.asarray(content[key]).ravel()[0]) if key in content and np.asarray(content[key]).size else ""
+def label_files(root: Path) -> list[Path]:
+    """The label files below a data set's folder, sorted. BiposeError where one has a name that cannot be told."""
+    found = sorted((root / "labels").glob("[!.]*.mat"))
+    for path in found:
+        if not files.is_name(path.stem):
+            raise BiposeError(f"{root / 'labels'}: a label file has the name {path.stem[:40]!r}; rename it")
+    return found
+
+
+def read_labels(path: Path) -> PennLabels:
+    """One label file, its coordinates as they are (1-based).
+
+    The length is that of the coordinates: `nframes` is stored as uint8 and wraps in arithmetic.
+
+    Raises:
+        BiposeError: missing, damaged, or a variable is missing or of the wrong type, shape or range.
+    """
+    content = files.load_mat(path, _KEYS)
+    remarks: dict[str, str] = {}
+    xy = [files.numbers(path, content, name) for name in ("x", "y")]
+    T, K = len(xy[0]), len(PennAction.skeleton)
+    if any(v.shape != (T, K) for v in xy) or not T:
+        raise BiposeError(f"{path}: x, y have the shapes {xy[0].shape}, {xy[1].shape}, expected (frames, {K})")
+    files.make_uids(path.stem, T)  # ends too long clips before any work
+    joints, visible = files.drop_unusable(np.stack(xy, axis=-1), _visible(path, content, T), remarks)
+    mark = files.number(path, content, "train")
+    if mark not in MARKS.values():
+        raise BiposeError(f"{path}: train is {mark:g}, expected 1, -1 or 0; mend or download the file again")
+    size = files.numbers(path, content, "dimensions").ravel()[:2]
+    if len(size) < 2 or not ((size >= 1) & (size <= _LARGEST_SIDE) & (size % 1 == 0)).all():
+        raise BiposeError(f"{path}: dimensions starts with {size.tolist()}, expected height and width in pixels")
+    if "nframes" in content:
+        said = content["nframes"]
+        plain = isinstance(said, np.ndarray) and said.dtype.kind in "biuf" and said.size == 1
+        if not plain or float(said.item()) % 256 != T % 256:
+            remarks["nframes is not the number of labelled frames, the latter used"] = str(T)
+    return PennLabels(
+        joints=joints,
+        visible=visible,
+        corners=_corners(path, content, T, remarks),
+        size=(int(size[1]), int(size[0])),
+        mark=int(mark),
+        action=files.text(path, content, "action"),
+        cluster=files.text(path, content, "cluster"),
+        fps=files.frame_rate(path, content, remarks),
+        remarks=remarks,
+    )
+
+
+def _visible(path: Path, content: dict[str, Any], T: int) -> NDArray[np.uint8]:
+    """(T, K) from bipose's `visible` where it is there, else from the official `visibility`."""
+    K = len(PennAction.skeleton)
+    name, allowed = ("visible", "0, 1 or 2") if "visible" in content else ("visibility", "0 or 1")
+    flags = files.numbers(path, content, name)
+    if flags.shape != (T, K) or not np.isin(flags, (0, 1, 2) if name == "visible" else (0, 1)).all():
+        raise BiposeError(f"{path}: {name} must hold {allowed} in shape ({T}, {K}); its shape is {flags.shape}")
+    return (flags if name == "visible" else np.where(flags != 0, VISIBLE, ABSENT)).astype(np.uint8)
+
+
+def _corners(path: Path, content: dict[str, Any], T: int, remarks: dict[str, str]) -> NDArray[np.float64]:
+    """(T, 4): clips 1154 and 1865 lack the last box, and repeat the one before it, as in the LSTM Pose Machines code."""
+    corners = files.numbers(path, content, "bbox")
+    if not corners.size:
+        return np.full((T, 4), np.nan)
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        raise BiposeError(f"{path}: bbox has the shape {corners.shape}, expected ({T}, 4)")
+    missing = T - len(corners)
+    if missing > 0:
+        remarks["boxes missing at the end, last one repeated"] = str(missing)
+        corners = np.concatenate([corners, np.repeat(corners[-1:], missing, axis=0)])
+    elif missing < 0:
+        remarks["more boxes than frames, the first ones used"] = str(-missing)
+    corners = corners[:T].copy()
+    with np.errstate(invalid="ignore"):
+        corners[~(np.abs(corners) <= files.LARGEST).all(axis=1)] = np.nan
+    return corners

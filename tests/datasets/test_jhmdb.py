@@ -241,3 +241,153 @@ def test_a_truncated_label_file_is_one_line(tmp_path, size) -> None:
     cut.write_bytes(whole.read_bytes()[:size])
     with pytest.raises(BiposeError, match=r"cut\.mat"):
         load_mat(cut, ["pos_img"])
+
+
+def label_file(root, clip="scene00001_0"):
+    return root / "joint_positions" / "walk" / clip / "joint_positions.mat"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"pos_img": "text"}, {"pos_img": np.zeros((2, 14, 6))}, {"pos_img": np.zeros((2, 15, 0))}, {"pos_world": np.ones(3)},
+     {"pos_img": 1j * np.ones((2, 15, 6))}, {"pos_img": np.ones((2, 15, 6)), "visible": np.full((15, 6), 7)},
+     {"pos_img": np.ones((2, 15, 6)), "visible": np.full((15, 6), np.nan)}, {"pos_img": {"a": 1}},
+     {"pos_img": np.ones((2, 15, 4097))}],
+    ids=lambda content: str({name: getattr(v, "shape", v) for name, v in content.items()}),
+)  # fmt: skip
+def test_a_variable_of_the_wrong_kind_is_one_line_or_a_counted_skip(tmp_path, joints, content):
+    for number in (1, 2):
+        add_clip(tmp_path, "walk", f"scene0000{number}_0", joints, mark=2)
+    scipy.io.savemat(label_file(tmp_path), content)
+    with pytest.raises(BiposeError) as caught:
+        JHMDB(tmp_path).index("test")
+    assert "\n" not in str(caught.value)
+    index = JHMDB(tmp_path, strict=False).index("test")
+    assert [t.clip for t in index.tracks] == ["walk/scene00002_0"]
+    assert index.skipped["damaged label file"][0].startswith("walk/scene00001_0 (")
+
+
+def test_a_clip_of_one_frame(tmp_path, joints):
+    add_clip(tmp_path, "walk", "scene00001_0", joints[:1], mark=2, visible=np.ones((15, 1)))
+    (track,) = JHMDB(tmp_path).index("test").tracks
+    assert track.joints.shape == (1, 15, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"scene00001_0.avi 2\nscene00001_0.avi 2\n", ":2: scene00001_0 is listed twice"),
+        (b"scene00001_0.avi 2\nscene00001_0.avi 1\n", ":2: scene00001_0 is listed twice"),
+        (b"sc\xffne.avi 2\n", "is not UTF-8"),
+        ("scene00001_0.avi 2\n".encode("utf-16"), "is not UTF-8"),
+        (b"../../etc/passwd 2\n", ":1: '../../etc/passwd' cannot be a clip's name"),
+        (b".. 2\n", "cannot be a clip's name"),
+        (b"a\0b.avi 2\n", "cannot be a clip's name"),
+        (b"x" * 300 + b".avi 2\n", "cannot be a clip's name"),
+        (b"scene00001_0.avi 1e999\n", "expected 'CLIP.avi N'"),
+        (b"scene00001_0.avi\n", "expected 'CLIP.avi N'"),
+        (b"\n" * (2**20 + 1), "at most"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_odd_lists(tmp_path, joints, content, said):
+    add_clip(tmp_path, "walk", "scene00001_0", joints, mark=2)
+    (tmp_path / "splits" / "walk_test_split1.txt").write_bytes(content)
+    with pytest.raises(BiposeError, match=r"walk_test_split1\.txt") as caught:
+        JHMDB(tmp_path).index("test")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_with_a_mark_and_carriage_returns(tmp_path, joints):
+    add_clip(tmp_path, "walk", "scene00001_0", joints, mark=2)
+    (tmp_path / "splits" / "walk_test_split1.txt").write_bytes(b"\xef\xbb\xbfscene00001_0.avi 2 \r\n\r\n")
+    assert len(JHMDB(tmp_path).index("test").tracks) == 1
+
+
+def test_the_lists_of_sub_jhmdb(tmp_path, joints):
+    add_clip(tmp_path, "walk", "scene00001_0", joints, mark=2)
+    add_clip(tmp_path, "walk", "scene00002_0", joints, mark=2)
+    (tmp_path / "sub_splits").mkdir()
+    (tmp_path / "sub_splits" / "walk_test_split_1.txt").write_text("scene00002_0.avi 2\n")
+    index = JHMDB(tmp_path, splits_folder="sub_splits").index("test")
+    assert index.name == "sub_jhmdb/split1/test[clip-box]"
+    assert [t.clip for t in index.tracks] == ["walk/scene00002_0"]
+
+
+def add_mask(root, clip, corners, size=(32, 24), frames=None):
+    """A puppet mask whose pixels reach from x1, y1 to x2, y2, last ones included."""
+    mask = np.zeros((size[1], size[0], len(corners) if frames is None else frames), np.uint8)
+    for t, (x1, y1, x2, y2) in enumerate(corners[: mask.shape[2]]):
+        mask[y1 : y2 + 1, x1 : x2 + 1, t] = 1
+    folder = root / "puppet_mask" / "walk" / clip
+    folder.mkdir(parents=True)
+    scipy.io.savemat(folder / "puppet_mask.mat", {"part_mask": mask})
+
+
+CORNERS = [(3, 2, 20, 12), (0, 0, 31, 23), (5, 5, 9, 22), (4, 4, 4, 4), (0, 0, 0, -1), (2, 2, 10, 9)]
+
+
+def test_the_puppet_box_is_box_and_norm(tmp_path, joints):
+    add_clip(tmp_path, "walk", "scene00001_0", joints, mark=2)
+    add_mask(tmp_path, "scene00001_0", CORNERS)
+    index = JHMDB(tmp_path, box_rule="puppet-box").index("test")
+    tight = JHMDB(tmp_path, box_rule="frame-box").index("test").tracks[0]
+    (track,) = index.tracks
+    assert index.name == "jhmdb/split1/test[puppet-box]"
+    assert index.skipped == {"frames without puppet mask, the joints' box used": ["walk/scene00001_0 (2)"]}
+    np.testing.assert_array_equal(track.norms[[0, 1, 2, 5], 0], [17, 31, 17, 8])  # max(x2 - x1, y2 - y1)
+    np.testing.assert_array_equal(track.norms[[3, 4], 0], tight.norms[[3, 4], 0])
+    np.testing.assert_array_equal(track.boxes[0], [3.5, 2.5, 17, 10])  # from the centre of pixel 3 to that of pixel 20
+    np.testing.assert_array_equal(tight.norms[:, 1:4], track.norms[:, 1:4])
+
+
+def test_masks_that_are_missing_short_or_broken(tmp_path, joints):
+    with pytest.raises(BiposeError, match="no folder"):
+        JHMDB(tmp_path, box_rule="puppet-box")
+    for number in range(1, 5):
+        add_clip(tmp_path, "walk", f"scene0000{number}_0", joints, mark=2)
+    with pytest.raises(BiposeError, match="no folder puppet_mask"):
+        JHMDB(tmp_path, box_rule="puppet-box")
+    add_mask(tmp_path, "scene00001_0", [(1, 1, 9, 9)] * 6, frames=4)
+    add_mask(tmp_path, "scene00002_0", [(1, 1, 9, 9)] * 6, size=(64, 48))
+    add_mask(tmp_path, "scene00003_0", [(1, 1, 9, 9)] * 9)
+    with pytest.raises(BiposeError, match=r"puppet_mask\.mat: masks of 64x48 pixels for frames of 32x24"):
+        JHMDB(tmp_path, box_rule="puppet-box").index("test")
+    index = JHMDB(tmp_path, box_rule="puppet-box", strict=False).index("test")
+    assert index.skipped == {
+        "frames without puppet mask, the joints' box used": ["walk/scene00001_0 (2)"],
+        "damaged puppet mask, the joints' box used": ["walk/scene00002_0 (masks of 64x48 pixels for frames of 32x24)"],
+        "no puppet mask, the joints' box used": ["walk/scene00004_0"],
+    }
+    assert (index.tracks[2].norms[:, 0] == 8).all()
+    (tmp_path / "puppet_mask" / "walk" / "scene00002_0" / "puppet_mask.mat").write_bytes(b"")
+    with pytest.raises(BiposeError, match="not a readable MATLAB file"):
+        JHMDB(tmp_path, box_rule="puppet-box").index("test")
+
+
+def test_a_cut_video_or_picture_is_one_line_or_a_counted_skip(tmp_path, joints):
+    for number in (1, 2):
+        add_clip(tmp_path, "walk", f"scene0000{number}_0", joints, mark=2)
+    picture = tmp_path / "Rename_Images" / "walk" / "scene00001_0" / "00001.png"
+    picture.write_bytes(picture.read_bytes()[:20])
+    with pytest.raises(BiposeError, match=r"00001\.png"):
+        JHMDB(tmp_path).index("test")
+    index = JHMDB(tmp_path, strict=False).index("test")
+    assert [t.clip for t in index.tracks] == ["walk/scene00002_0"]
+    assert list(index.skipped) == ["damaged frames"]
+
+
+@pytest.mark.real_data
+def test_a_cut_real_video(real_data, tmp_path):
+    source = real_data / "jhmdb_mini"
+    _action, clip = JHMDB(source).members("test")[0]
+    joints = np.random.default_rng(0).uniform(2, 22, (6, 15, 2))
+    add_clip(tmp_path, "catch", clip, joints, mark=2, images=0)
+    folder = tmp_path / "ReCompress_Videos" / "catch"
+    folder.mkdir(parents=True)
+    data = next((source / "ReCompress_Videos").glob("*/*.avi")).read_bytes()
+    for size in (0, 100, 5000, len(data) // 2, len(data) - 1):
+        (folder / f"{clip}.avi").write_bytes(data[:size])
+        with pytest.raises(BiposeError, match=r"\.avi"):
+            JHMDB(tmp_path).index("test")

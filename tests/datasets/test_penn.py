@@ -145,3 +145,75 @@ def test_real_labels(real_data):
         assert (track.boxes[:, 2:] > 0).all()
     with pytest.raises(BiposeError, match=r"frames/0001/000001\.jpg"):
         next(t for t in tracks if t.clip == "0001").frames.read([0])
+
+
+WRONG = {
+    "x": ["text", np.zeros((5, 12)), np.zeros((0, 13)), 1j * np.ones((5, 13)), np.array([1, "a"], dtype=object), {"a": 1}],
+    "visibility": [np.full((5, 13), 2), np.full((5, 13), np.nan), np.ones((4, 13)), "yes"],
+    "visible": [np.full((5, 13), 3), np.ones((13, 5)), "yes"],
+    "bbox": [np.ones((5, 3)), np.ones((2, 2, 4)), "box", 3.0],
+    "dimensions": [np.array([[48]]), np.array([[0, 64, 5]]), np.array([[48, -64]]), np.array([[np.nan, 64]]), "48x64",
+                   np.array([[1e300, 64]]), np.array([[48.5, 64]])],
+    "train": [2, np.nan, "train", np.array([1, -1]), np.zeros((0, 0)), -1.5],
+    "action": [3.0, {"name": "jump"}, "two\nlines"],
+    "cluster": [np.ones(3)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in WRONG.items() for v in values])
+def test_a_variable_of_the_wrong_kind_is_one_line_or_a_counted_skip(tmp_path, name, value):
+    add_clip(tmp_path, "0001", train=-1, images=0)
+    content = add_clip(tmp_path, "0002", train=-1, images=0)
+    scipy.io.savemat(tmp_path / "labels" / "0002.mat", {**content, name: value})
+    with pytest.raises(BiposeError, match=rf"0002\.mat: .*{name}") as caught:
+        PennAction(tmp_path).index("test")
+    assert "\n" not in str(caught.value)
+    index = PennAction(tmp_path, strict=False).index("test")
+    assert [t.clip for t in index.tracks] == ["0001"]
+    (reason,) = index.skipped["damaged label file"]
+    assert reason.startswith("0002 (")
+    assert name in reason
+
+
+def test_all_files_damaged_is_an_empty_split(tmp_path):
+    add_clip(tmp_path, "0001", train=-1)
+    (tmp_path / "labels" / "0001.mat").write_bytes(b"<html>")
+    with pytest.raises(BiposeError, match="no test clips"):
+        PennAction(tmp_path, strict=False).index("test")
+
+
+def test_numbers_that_float32_cannot_hold_are_not_taken(tmp_path):
+    x = np.full((5, 13), 30.0)
+    x[0, 0], x[1, 1], x[2, 2] = 1e300, -3e7, np.nan
+    boxes = np.tile([3.0, 4.0, 63.0, 44.0], (7, 1))
+    boxes[1, 2], boxes[3] = 1e300, np.nan
+    add_clip(tmp_path, "0001", train=-1, x=x, bbox=boxes, fps=np.nan, nframes=np.uint8(6))
+    index = PennAction(tmp_path).index("test")
+    (track,) = index.tracks
+    assert index.skipped == {
+        "joints not finite, taken as absent": ["0001 (1)"],
+        "joints more than 1,000,000 px away, taken as absent": ["0001 (2)"],
+        "nframes is not the number of labelled frames, the latter used": ["0001 (5)"],
+        "more boxes than frames, the first ones used": ["0001 (2)"],
+        "frame rate not usable, taken as unknown": ["0001"],
+        "boxes without area, the joints' box used": ["0001 (2)"],
+    }
+    assert np.isfinite(track.joints).all()
+    assert np.isfinite(track.boxes).all()
+    assert np.isfinite(track.norms[:, :2]).all()
+    assert [track.visible[t, t] for t in range(4)] == [ABSENT, ABSENT, ABSENT, VISIBLE]
+
+
+def test_a_clip_of_too_many_frames(tmp_path):
+    add_clip(tmp_path, "0001", T=4097, train=-1, images=0)
+    with pytest.raises(BiposeError, match="cut it into shorter clips"):
+        PennAction(tmp_path).index("test")
+
+
+def test_the_layout_is_that_of_the_files(tmp_path):
+    needed = [e.path for e in PennAction.layout if e.needed]
+    assert needed == ["labels/NNNN.mat"]
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "._0001.mat").write_bytes(b"what macOS leaves behind")
+    with pytest.raises(BiposeError, match="no test clips"):
+        PennAction(tmp_path).index("test")
