@@ -213,6 +213,8 @@ UNHASHED = frozenset(
         "trainer.log_every_n_steps",
         "data.reader.init_args.root",
         "data.train_reader.init_args.root",
+        "data.reader.init_args.strict",
+        "data.train_reader.init_args.strict",
         "data.cache.root",
         "data.cache.budget_gb",
         "data.cache.workers",
@@ -226,7 +228,7 @@ UNHASHED = frozenset(
         "config",
     ]
 )
-"""Options that do not change what is learned: places, displays, loading processes. The data has its own fingerprint."""
+"""Options that do not change what is learned: places, displays, loading processes, strictness. The data has its own fingerprint."""
 
 
 def config_hash(config: Mapping[str, Any], replaced: Mapping[str, str] | None = None) -> str:
