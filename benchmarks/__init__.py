@@ -18,5 +18,7 @@ CASES = {
     "decode": "heatmap decoding",
     "startup": "start-up",
     "metrics": "metrics and report",
+    "index": "labels of a big set",
+    "coco_ap": "COCO's AP",
 }
 """Name of the module to what it measures, in the order of RESULTS.md."""

@@ -228,7 +228,7 @@ UNHASHED = frozenset(
         "config",
     ]
 )
-"""Options that do not change what is learned: places, displays, loading processes, strictness. The data has its own fingerprint."""
+"""Options that do not change what is learned: places, displays, loading processes. The data has its own fingerprint."""
 
 
 def config_hash(config: Mapping[str, Any], replaced: Mapping[str, str] | None = None) -> str:

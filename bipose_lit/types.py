@@ -21,8 +21,8 @@ NORMS = ("bbox", "clip", "torso", "head", "area")
 """Normalisers of errors, in this order in every `norms` tensor, in ORIGINAL pixels (area: square root of the area).
 
 bbox: max(w, h) of the frame's own ground-truth box (JHMDB: the tight box around its joints, which is smaller than the one
-around the puppet mask, or that one under the box rule "puppet-box"); clip: max(w, h) of the clip's unpadded box; torso: left shoulder to right hip; head: 0.6 x head-box
-diagonal (PCKh). NaN where the data set does not define one.
+around the puppet mask, or that one under the box rule "puppet-box"); clip: max(w, h) of the clip's unpadded box; torso: left
+shoulder to right hip; head: 0.6 x head-box diagonal (PCKh). NaN where the data set does not define one.
 """
 
 

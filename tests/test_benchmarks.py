@@ -27,6 +27,8 @@ TABLES = {
     "decode": ["quarter", "parabola", "dark"],
     "startup": ["`python -c pass`", "`bipose --help`", "`bipose ablate --help`", "`bipose report --help`"],
     "metrics": ["summarise", "without pictures", "with pictures"],
+    "index": ["from JSON, the cache is written", "from the cache"],
+    "coco_ap": ["bipose", "pycocotools", "faster-coco-eval", "suppression by OKS", "reading the results"],
 }
 
 
