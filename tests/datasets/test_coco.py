@@ -5,12 +5,13 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from bipose_lit.datasets.coco import COCO
+from bipose_lit.datasets.coco import COCO, crop_areas
 from bipose_lit.datasets.labels import hold_out
 from bipose_lit.store import Predictions
 from bipose_lit.types import ABSENT, NORMS, OCCLUDED, BiposeError
@@ -314,3 +315,10 @@ def test_a_training_file_of_full_size_fits(tmp_path):
     second = bench.probe(tmp_path, tmp_path / "cache")
     assert second["peak"] < first["peak"]
     assert (second["persons"], second["tracks"]) == (first["persons"], first["tracks"])
+
+
+def test_crop_areas_are_those_of_the_reference_code():
+    boxes = np.array([[0, 0, 30, 80], [5, 5, 100, 40]], np.float32)
+    tracks = [SimpleNamespace(boxes=b[None]) for b in boxes]
+    # 30x80 becomes 60x80, 100x40 becomes 100x133.3; each side 1.25 times.
+    np.testing.assert_allclose(crop_areas(tracks), [60 * 80 * 1.5625, 100 * (400 / 3) * 1.5625])
