@@ -7,7 +7,9 @@ Human3.6M: Ionescu et al. 2014, the 17 joints that lifting papers keep of its 32
 
 from __future__ import annotations
 
-import math
+import re
+import reprlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +44,13 @@ class Skeleton:
         known = set(self.joints)
         named = [n for pair in (*self.swaps, *self.limbs, self.torso) for n in pair]
         unknown = sorted(set(named) - known)
-        if unknown or len(known) != len(self.joints):
-            raise ValueError(f"skeleton {self.name}: unknown or repeated joints {unknown or self.joints}")
+        if not unknown and len(known) != len(self.joints):
+            unknown = sorted(name for name, count in Counter(self.joints).items() if count > 1)
+        if unknown:
+            raise ValueError(f"skeleton {self.name}: unknown or repeated joints {', '.join(unknown[:8])}")
+        sides = [name for pair in self.swaps for name in pair]
+        if len(set(sides)) != len(sides):
+            raise ValueError(f"skeleton {self.name}: a joint is in more than one swap, or swapped with itself")
         if self.sigmas and len(self.sigmas) != len(self.joints):
             raise ValueError(f"skeleton {self.name}: {len(self.sigmas)} sigmas for {len(self.joints)} joints")
 
@@ -188,6 +195,9 @@ H36M = Skeleton(
 SKELETONS = {s.name: s for s in (COCO, MPII, PENN_ACTION, JHMDB, POSETRACK18, H36M)}
 
 
+_LARGEST, _DEEPEST = 2**16, 8  # bytes of a YAML file, levels of it
+
+
 def load_skeleton(path: str | Path) -> Skeleton:
     """A skeleton from a YAML file: the fields of `Skeleton` by name, `name` and `joints` at least.
 
@@ -200,12 +210,25 @@ def load_skeleton(path: str | Path) -> Skeleton:
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            data = file.read(_LARGEST + 1)
     except OSError as error:
         raise BiposeError(f"{path}: cannot read the skeleton ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        first = " ".join(str(error).split())
+    except ValueError as error:  # a path with a null character
+        raise BiposeError(f"{str(path)!r}: is no path of a skeleton; check it") from error
+    if len(data) > _LARGEST:
+        raise BiposeError(f"{path}: larger than {_LARGEST} bytes; a skeleton is a small YAML file")
+    try:
+        text = data.decode("utf-8")
+        fault = _unfit(text)
+        content = None if fault else yaml.safe_load(text)
+    except (
+        yaml.YAMLError, RecursionError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
+    ) as error:  # fmt: skip  # tags with values that do not suit them, e.g. dates that do not exist
+        first = " ".join(str(error).split())[:200]
         raise BiposeError(f"{path}: not a YAML file ({first}); mend it") from error
+    if fault:
+        raise BiposeError(f"{path}: {fault}")
     known = {"name", "joints", "swaps", "limbs", "torso", "sigmas"}
     if not isinstance(content, dict) or not {"name", "joints"} <= set(content) <= known:
         raise BiposeError(
@@ -224,6 +247,20 @@ def load_skeleton(path: str | Path) -> Skeleton:
         raise BiposeError(f"{path}: {error}; mend the skeleton") from error
 
 
+def _unfit(text: str) -> str:
+    """What no skeleton needs and a parser may choke on: aliases in aliases outgrow any memory, depth costs its square in time."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            return "holds aliases (*name); write the names out"
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            return f"lists within lists, more than {_DEEPEST} deep; a skeleton needs three"
+    return ""
+
+
 def find_skeleton(name: str | Path) -> Skeleton:
     """A skeleton by its name (one of `SKELETONS`) or by the path of a YAML file.
 
@@ -238,8 +275,9 @@ def find_skeleton(name: str | Path) -> Skeleton:
 
 
 def _word(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a name")
+    # Names become parts of metrics' names, which slashes, brackets and commas divide.
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.-][\w .-]{0,63}", value):
+        raise ValueError(f"{_short(value)} is not a name (at most 64 letters, digits, spaces and _ . -)")
     return value
 
 
@@ -247,17 +285,21 @@ def _listed(value: object) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise ValueError(f"{value!r} is not a list")
+        raise ValueError(f"{_short(value)} is not a list")
     return value
 
 
 def _pair(value: object) -> tuple[str, str]:
     if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{value!r} is not a pair of joint names")
+        raise ValueError(f"{_short(value)} is not a pair of joint names")
     return _word(value[0]), _word(value[1])
 
 
 def _positive(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"sigma {value!r} is not a positive number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        raise ValueError(f"sigma {_short(value)} is not a positive number")
     return float(value)
+
+
+def _short(value: object) -> str:
+    return " ".join(reprlib.repr(value).split())

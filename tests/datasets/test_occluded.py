@@ -1,0 +1,484 @@
+"""Pasted things: pixels and flags agree to the pixel, everything else stays, and how much is hidden for how long."""
+
+import math
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from memory_index import MemoryReader
+from numpy.typing import NDArray
+from scipy import stats
+
+from bipose_lit.datamodule import PoseDataModule, check_leak
+from bipose_lit.datasets.clips import ClipSampling, check_index, fingerprint
+from bipose_lit.datasets.cutouts import COUNT, LEVELS, MARGIN, Cutouts, Drawn, Patches, load_cutout
+from bipose_lit.datasets.index import PoseIndex, Track
+from bipose_lit.datasets.jhmdb import JHMDB
+from bipose_lit.datasets.occluded import MEDIAN_STAY, P90_STAY, REGIMES, Occluded, occlusion_statistics, stay
+from bipose_lit.datasets.pasting import OccludedFrames, Piece
+from bipose_lit.datasets.synthetic.assay import run_statistics
+from bipose_lit.datasets.synthetic.occluders import OccluderTrack
+from bipose_lit.metrics.summary import box_rule
+from bipose_lit.skeletons import JHMDB as BODY
+from bipose_lit.types import ABSENT, OCCLUDED, VISIBLE, BiposeError
+
+SIZE = (96, 80)
+
+
+class Plain:
+    """Frames that are all alike: of one grey level, or of noise about it."""
+
+    def __init__(self, level: int, frames: int, noise: int = 0) -> None:
+        shape = (SIZE[1], SIZE[0], 3)
+        self.image = (level + np.random.default_rng(noise).integers(0, 2 * noise + 1, shape) - noise).astype(np.uint8)
+        self.image.flags.writeable = False
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def read(self, frames):
+        return [self.image for _ in frames]
+
+    def fingerprint(self) -> str:
+        return f"plain {self.image[0, 0, 0]}"
+
+
+class Figures:
+    """Persons that wander; joints at the very edges and outside too."""
+
+    skeleton = BODY
+
+    def __init__(self, clips: int = 6, frames: int = 20, level: int = 0, noise: int = 0) -> None:
+        self.clips, self.frames, self.level, self.noise = clips, frames, level, noise
+
+    def index(self, split: str) -> PoseIndex:
+        first = {"train": 0, "val": 1000, "test": 2000}[split]
+        return PoseIndex(
+            f"figures/{split}[clip-box]", BODY, "clip-box", split,
+            tuple(self._track(number) for number in range(first, first + self.clips)),
+        )  # fmt: skip
+
+    def _track(self, number: int) -> Track:
+        rng, T, K = np.random.default_rng(number), self.frames, len(BODY)
+        shape = rng.uniform(-1, 1, (K, 2)) * (14, 28)
+        way = np.cumsum(rng.normal(0, 0.6, (T, 2)), axis=0) + np.array(SIZE) / 2
+        joints = way[:, None] + shape + np.cumsum(rng.normal(0, 0.5, (T, K, 2)), axis=0)
+        joints[:, 0] = rng.choice([-0.5, -0.49, 0.5, SIZE[0] - 0.5, SIZE[0] - 0.51, SIZE[0] - 1], (T, 2))
+        joints[:, 1] = rng.integers(5, 70, (T, 2)) + 0.5
+        visible = rng.choice([ABSENT, OCCLUDED, VISIBLE], (T, K), p=[0.05, 0.1, 0.85]).astype(np.uint8)
+        joints[visible == ABSENT] = 0
+        return Track(
+            clip=f"walk/{number:04d}", cluster=f"source{number}", frames=Plain(self.level, T, self.noise),
+            joints=joints.astype(np.float32), visible=visible,
+            boxes=np.tile(np.array([10, 5, 70, 70], np.float32), (T, 1)),
+            norms=np.tile(np.array([60, 70, 25, np.nan, 50], np.float32), (T, 1)),
+            uid=number * 100 + np.arange(T), image_size=SIZE, fps=25.0,
+        )  # fmt: skip
+
+
+def write_cutouts(folder: Path, count: int = 1) -> Path:
+    """Soft discs, and beside each a faint half whose alpha is below one half."""
+    folder.mkdir(exist_ok=True)
+    y, x = np.mgrid[:60, :100]
+    for number in range(count):
+        alpha = np.clip(255 * (28 - np.hypot(x - 32, y - 30)), 0, 255)
+        alpha[:, 66:96] = 100
+        picture = np.dstack([np.full((60, 100, 3), 40 + 50 * number % 200), alpha]).astype(np.uint8)
+        cv2.imwrite(str(folder / f"disc{number}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cutouts(tmp_path_factory) -> Path:
+    return write_cutouts(tmp_path_factory.mktemp("cutouts"))
+
+
+def matte(black: NDArray[np.uint8], white: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Coverage from the pixels alone: the same things over black and over white."""
+    return 1 - (white.astype(np.float64) - black).mean(axis=-1) / 255
+
+
+@pytest.mark.parametrize("kind", ["drawn", "patches", "cutouts", "stills", "N"])
+def test_flags_are_what_the_pixels_show(kind, cutouts):
+    options = {"patches": {"texture": "patches"}, "cutouts": {"cutouts": cutouts}, "N": {"regime": "N"}}.get(kind, {})
+    frames = 1 if kind == "stills" else 20
+    reader = Figures(40 if kind == "stills" else 6, frames, 120, 100)
+    changed = near = 0
+    for plain, dark in zip(
+        reader.index("val").tracks, Occluded(reader, 0.4, **options).index("val").tracks, strict=True
+    ):
+        black, white = (OccludedFrames(Plain(v, frames), dark.frames.things, dark.frames.pieces) for v in (0, 255))
+        for t, (a, b) in enumerate(zip(black.read(range(frames)), white.read(range(frames)), strict=True)):
+            cover = dark.frames.coverage(t, SIZE)
+            np.testing.assert_allclose(matte(a, b), cover, atol=0.012)
+            assert not a[cover == 0].any()
+            for (x, y), old, new in zip(plain.joints[t], plain.visible[t], dark.visible[t], strict=True):
+                column, row = math.floor(float(x) + 0.5), math.floor(float(y) + 0.5)
+                inside = 0 <= column < SIZE[0] and 0 <= row < SIZE[1]
+                hidden = inside and cover[row, column] >= 0.5
+                expected = OCCLUDED if old == VISIBLE and hidden else old
+                assert new == expected, (plain.clip, t, x, y)
+                changed += new != old
+                near += inside and 0.05 < cover[row, column] < 0.95
+    assert changed > 40
+    assert near > (0 if kind == "stills" else 5)  # soft edges were met, so the rule at 0.5 was put to the test
+
+
+def test_everything_else_stays():
+    reader = MemoryReader()
+    before, index = reader.index("test"), Occluded(reader, 0.3).index("test")
+    assert index.name == "memory/test+occluded0.3[clip-box]"
+    assert box_rule(index.name) == index.box_rule == "clip-box"
+    assert (index.split, index.skeleton, index.scoring) == (before.split, before.skeleton, None)
+    assert Occluded(reader, regime="P").index("val").name == "memory/val+occluded0.25P[clip-box]"
+    assert any((new.visible != old.visible).any() for old, new in zip(before.tracks, index.tracks, strict=True))
+    for old, new in zip(before.tracks, index.tracks, strict=True):
+        for name in ("joints", "boxes", "norms", "uid"):
+            np.testing.assert_array_equal(getattr(new, name), getattr(old, name))
+        assert (new.clip, new.cluster, new.fps, new.image_size) == (old.clip, old.cluster, old.fps, old.image_size)
+        lowered = old.visible != new.visible
+        assert (old.visible[lowered] == VISIBLE).all()
+        assert (new.visible[lowered] == OCCLUDED).all()
+        assert new.visible.dtype == np.uint8
+        assert len(new.frames) == len(old.frames)
+    check_index(index)
+    with pytest.raises(BiposeError, match="share"):  # the name still begins with the data set's
+        check_leak(replace(index, split="train"), before)
+
+
+@pytest.mark.parametrize("texture", ["drawn", "patches"])
+def test_a_pure_function_of_clip_and_seed(texture):
+    def frames(seed=3, **options):
+        return [
+            t.frames
+            for t in Occluded(Figures(4, 20, 120, 100), seed=seed, texture=texture, **options).index("test").tracks
+        ]
+
+    whole = [f.read(range(20)) for f in frames()]
+    for source, all_at_once in zip(frames(), whole, strict=True):
+        for t in (19, 3, 3, 0, 11):
+            np.testing.assert_array_equal(source.read([t])[0], all_at_once[t])
+        np.testing.assert_array_equal(source.read([7, 2])[1], all_at_once[2])
+        again = pickle.loads(pickle.dumps(source))
+        np.testing.assert_array_equal(again.read([5])[0], all_at_once[5])
+        assert again.fingerprint() == source.fingerprint()
+        assert source.read([]) == []
+    other = [f.read(range(20)) for f in frames(seed=4)]
+    assert any(
+        not np.array_equal(a, b) for one, two in zip(whole, other, strict=True) for a, b in zip(one, two, strict=True)
+    )
+    # Fewer clips beside it change nothing for a clip.
+    (alone,) = Occluded(Figures(1, 20, 120, 100), seed=3).index("test").tracks
+    first = Occluded(Figures(4, 20, 120, 100), seed=3).index("test").tracks[0]
+    np.testing.assert_array_equal(alone.visible, first.visible)
+    np.testing.assert_array_equal(alone.frames.read([9])[0], first.frames.read([9])[0])
+
+
+def test_fingerprints_tell_options_apart(cutouts, tmp_path):
+    reader = Figures(2)
+    more = write_cutouts(tmp_path, 2)
+    options = [
+        {}, {"hidden": 0.3}, {"seed": 1}, {"texture": "patches"}, {"regime": "P"}, {"size": (0.4, 1.0)},
+        {"probability": 0.5}, {"cutouts": cutouts}, {"cutouts": more},
+    ]  # fmt: skip
+    prints = [[t.frames.fingerprint() for t in Occluded(reader, **o).index("test").tracks] for o in options]
+    prints.append([t.frames.fingerprint() for t in Occluded(Figures(2, level=9)).index("test").tracks])
+    prints.append([t.frames.fingerprint() for t in reader.index("test").tracks])
+    assert len({tuple(p) for p in prints}) == len(prints)
+    assert prints[0] == [t.frames.fingerprint() for t in Occluded(Figures(2)).index("test").tracks]
+    assert len({fingerprint(Occluded(reader, **o).index("test")) for o in options}) == len(options)
+
+
+def test_splits_do_not_share_things(tmp_path):
+    seen = {split: {s.rgb.tobytes() for n in range(COUNT) if (s := Drawn(split, 0).sprite(n, -2))} for split in
+            ("train", "val", "test")}  # fmt: skip
+    assert all(len(s) > COUNT * 0.9 for s in seen.values())
+    assert not seen["train"] & seen["val"] | seen["train"] & seen["test"] | seen["val"] & seen["test"]
+    folder = write_cutouts(tmp_path, 10)
+    shares = {split: len(Cutouts(folder, split)) for split in seen}
+    assert shares == {"train": 6, "val": 2, "test": 2}
+
+
+def test_patches_come_from_other_sources_and_miss_their_person():
+    index = Figures(8).index("train")
+    things = Patches("train", 0, index.tracks)
+    assert set(things.fitting("source3")) == set(range(COUNT)) - {
+        n for n, p in enumerate(things._patches) if index.tracks[p.track].cluster == "source3"
+    }
+    alone = Patches("train", 0, index.tracks[:1])
+    assert len(alone.fitting("source0")) == COUNT  # nothing else is there
+    free = 0
+    for patch in things._patches:
+        track = index.tracks[patch.track]
+        x, y, w, h = patch.area
+        assert 0 <= x <= x + w <= SIZE[0]
+        assert 0 <= y <= y + h <= SIZE[1]
+        shown = track.joints[patch.frame][track.visible[patch.frame] != ABSENT]
+        free += not ((shown >= (x, y)) & (shown < (x + w, y + h))).all(axis=1).any()
+    assert free > COUNT / 4  # these persons fill most of their pictures
+    assert not Patches("train", 0, [replace(t, frames=Plain(77, 20)) for t in index.tracks]).sprite(0, 0).rgb.max() > 77
+
+
+def test_colours_are_no_give_away():
+    colours = np.array(
+        [s.rgb[s.alpha == 255].mean(axis=0) for n in range(COUNT) if (s := Drawn("test", 0).sprite(n, -1))]
+    )
+    assert (colours.std(axis=0) > 25).all()
+    inner = [s.rgb[s.alpha == 255].std(axis=0).max() for n in range(COUNT) if (s := Drawn("test", 0).sprite(n, -1))]
+    assert np.median(inner) > 12
+
+
+@pytest.mark.parametrize("make", [lambda: Drawn("val", 0), lambda: Patches("val", 0, Figures(2).index("val").tracks)])
+def test_sprites_have_a_clear_rim_and_are_premultiplied(make):
+    things = make()
+    for number in range(0, COUNT, 5):
+        for level in LEVELS:
+            sprite = things.sprite(number, level)
+            inner = np.zeros_like(sprite.alpha, bool)
+            inner[MARGIN:-MARGIN, MARGIN:-MARGIN] = True
+            assert not sprite.alpha[~inner].any()
+            assert (sprite.rgb <= sprite.alpha[..., None].astype(int) + 1).all()
+            assert sprite.alpha.max() == 255
+            assert things.alpha(number, level) is not None
+
+
+@pytest.mark.parametrize(("hidden", "frames"), [(0.1, 20), (0.25, 20), (0.5, 20), (0.25, 1), (0.25, 90)])
+def test_the_share_is_met(hidden, frames):
+    count = {1: 200, 20: 30, 90: 6}[frames]
+    before, index = Figures(count, frames).index("train"), Occluded(Figures(count, frames), hidden).index("train")
+    seen = sum((t.visible == VISIBLE).sum() for t in before.tracks)
+    share = 1 - sum((t.visible == VISIBLE).sum() for t in index.tracks) / seen
+    assert abs(share - hidden) < 0.08
+
+
+def test_probability_leaves_clips_alone():
+    touched = [bool(t.frames.pieces) for t in Occluded(Figures(40, 6), 0.5, probability=0.4).index("train").tracks]
+    assert 6 < sum(touched) < 26
+    none = Occluded(Figures(5), probability=0.0).index("train")
+    for old, new in zip(Figures(5).index("train").tracks, none.tracks, strict=True):
+        np.testing.assert_array_equal(old.visible, new.visible)
+
+
+@pytest.mark.parametrize("fps", [15.0, 27.5, 50.0])
+def test_stays_are_log_normal_and_stationary(fps):
+    rng = np.random.default_rng(0)
+    T = 40
+    found = np.array([stay(rng, "any", T, fps) for _ in range(6000)])
+    lengths, starts = found[:, 1] - found[:, 0], found[:, 0]
+    assert ((starts < T) & (found[:, 1] > 0)).all()
+    # Weighted by 1 / (length + T), what meets the window is the law itself.
+    order = np.argsort(lengths)
+    weight = np.cumsum((1 / (lengths + T))[order])
+    median, p90 = (float(lengths[order][np.searchsorted(weight, q * weight[-1])]) * 27.5 / fps for q in (0.5, 0.9))
+    assert abs(median / MEDIAN_STAY - 1) < 0.12
+    assert abs(p90 / P90_STAY - 1) < 0.15
+    assert stats.kstest((starts + lengths) / (lengths + T), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("frames", [3, 5, 24, 400])
+def test_stays_keep_their_regime(regime, frames):
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        start, stop = stay(rng, regime, frames)
+        assert start < stop or frames == 3
+        assert (start >= 1) == (regime in "PB") or regime == "any"
+        assert (stop <= frames - 1) == (regime in "FB") or regime == "any"
+
+
+def test_regimes_show_in_the_flags():
+    found = {}
+    for regime in "PFBN":
+        index = Occluded(Figures(10, 24), regime=regime).index("train")
+        plain = Figures(10, 24).index("train")
+        # The labels' own hidden joints are a blink each; leave them out.
+        masks = [
+            (a.visible == OCCLUDED) & (b.visible == VISIBLE) for a, b in zip(index.tracks, plain.tracks, strict=True)
+        ]
+        smooth = [cv2.morphologyEx(m.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 1), np.uint8)) > 0 for m in masks]
+        found[regime] = run_statistics(smooth)
+    for regime in "PFBN":
+        shares = {r: found[r][f"share_{regime}"] for r in "PFBN"}
+        assert max(shares, key=shares.get) == regime
+        assert shares[regime] > 0.35
+
+
+def test_too_short_for_a_regime_is_counted():
+    index = Occluded(Figures(3, 2), regime="B").index("train")
+    assert index.skipped == {
+        "too short for regime B, left without things in front": ["walk/0000", "walk/0001", "walk/0002"]
+    }
+    assert not Occluded(Figures(3, 2), regime="P").index("train").skipped
+
+
+def test_tracks_without_a_visible_joint_are_left_alone():
+    class Blank(Figures):
+        def _track(self, number):
+            track = super()._track(number)
+            return replace(
+                track, visible=np.where(track.visible == VISIBLE, number % 2, track.visible).astype(np.uint8)
+            )
+
+    index = Occluded(Blank(2)).index("train")
+    assert [len(names) for names in index.skipped.values()] == [2]
+    for old, new in zip(Blank(2).index("train").tracks, index.tracks, strict=True):
+        np.testing.assert_array_equal(old.visible, new.visible)
+        assert not new.frames.pieces
+
+
+@pytest.mark.parametrize("strange", ["far", "huge picture", "nan norms", "one joint", "fps", "long"])
+def test_strange_labels_do_no_harm(strange):
+    class Strange(Figures):
+        def _track(self, number):
+            track = super()._track(number)
+            if strange == "far":
+                joints = track.joints.copy()
+                joints[::2, 3] = 1e30
+                joints[1::2, 3] = -3e38
+                return replace(track, joints=joints)
+            if strange == "huge picture":
+                return replace(track, image_size=(10**9, 10**9), norms=track.norms * np.float32(1e20))
+            if strange == "nan norms":
+                return replace(track, norms=np.full_like(track.norms, np.nan))
+            if strange == "one joint":
+                visible = np.zeros_like(track.visible)
+                visible[4, 7] = VISIBLE
+                return replace(track, visible=visible)
+            return replace(track, fps=1e9) if strange == "fps" else track
+
+    index = Occluded(Strange(2, 600 if strange == "long" else 12)).index("train")
+    for track in index.tracks:
+        (image,) = track.frames.read([3])
+        assert image.shape == (SIZE[1], SIZE[0], 3)
+
+
+def test_the_sources_own_arrays_are_not_touched():
+    reader = Figures(3, level=200)
+    for track in Occluded(reader, 0.6).index("test").tracks:
+        track.frames.read(range(20))
+        assert (track.frames.source.image == 200).all()
+
+
+def test_later_pieces_are_in_front_and_soft_edges_add_up():
+    things = Drawn("train", 0)
+    boards = [n for n, kind in enumerate(things._kinds) if kind == "panel"][:2]
+    still = OccluderTrack.still((40.3, 30.6), 1)
+    pieces = [Piece(n, -1, flipped, (1.0, 1.0, 1.0), still) for n, flipped in zip(boards, (False, True), strict=True)]
+    both = OccludedFrames(Plain(0, 1), things, pieces)
+    front = OccludedFrames(Plain(0, 1), things, pieces[1:])
+    opaque = front.coverage(0, SIZE) > 0.999
+    assert opaque.sum() > 200
+    assert np.abs(both.read([0])[0][opaque].astype(int) - front.read([0])[0][opaque]).max() <= 1
+    single = [OccludedFrames(Plain(0, 1), things, [p]).coverage(0, SIZE) for p in pieces]
+    np.testing.assert_allclose(both.coverage(0, SIZE), 1 - (1 - single[0]) * (1 - single[1]), atol=1e-12)
+    # The same pixel has the same coverage in a picture of another size.
+    np.testing.assert_array_equal(both.coverage(0, (50, 33)), both.coverage(0, SIZE)[:33, :50])
+
+
+def test_half_transparent_parts_hide_nothing(cutouts):
+    """The cut-out's right half has alpha 100 of 255: it is drawn, but a joint under it stays visible."""
+    things = Cutouts(cutouts, "test")
+    piece = Piece(0, 0, False, (1.0, 1.0, 1.0), OccluderTrack.still((48, 40), 1))
+    cover = OccludedFrames(Plain(255, 1), things, [piece]).coverage(0, (96, 80))
+    assert cover[40, 30] == 1
+    assert 0.3 < cover[40, 85] < 0.5
+
+
+def test_what_bad_cutouts_get_told(tmp_path):
+    def refused(said):
+        with pytest.raises(BiposeError, match=said) as caught:
+            Occluded(Figures(1), cutouts=tmp_path / "set").index("train")
+        assert "\n" not in str(caught.value)
+
+    refused("cannot read the folder of cut-outs")
+    (tmp_path / "set").mkdir()
+    refused("holds no PNG file")
+    path = tmp_path / "set" / "a.PNG"
+    good = write_cutouts(tmp_path / "good") / "disc0.png"
+    header = good.read_bytes()[:16]
+    for content, said in [
+        (b"", "not a PNG"), (b"\xff\xd8\xff", "not a PNG"), (good.read_bytes()[:200], "truncated PNG"),
+        (header + (60000).to_bytes(4, "big") * 2 + b"x" * 40, "60000 x 60000 pixels"), (header + b"\0" * 40, "0 x 0 pixels"),
+        (good.read_bytes()[:60] + b"\0\0" + good.read_bytes()[62:], "damaged PNG"),
+    ]:  # fmt: skip
+        path.write_bytes(content)
+        refused(said)
+    cv2.imwrite(str(tmp_path / "set" / "rgb.png"), np.zeros((5, 5, 3), np.uint8))
+    path.unlink()
+    refused("has no alpha channel")
+    cv2.imwrite(str(tmp_path / "set" / "rgb.png"), np.full((5, 5, 4), 127, np.uint8))
+    refused("would hide nothing")
+    (tmp_path / "set" / "rgb.png").unlink()
+    (tmp_path / "set" / "folder.png").mkdir()
+    refused("cannot read the cut-out")
+
+
+def test_sixteen_bit_and_tiny_cutouts(tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((6, 1, 4), 65535, np.uint16))
+    assert load_cutout(tmp_path / "deep.png").tolist() == [[[255] * 4]] * 6
+    things = Cutouts(tmp_path, "val")
+    assert things.sprite(0, -2).alpha.shape == (32 + 2 * MARGIN, 5 + 2 * MARGIN)
+    assert Occluded(Figures(2), cutouts=tmp_path).index("val").tracks
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hidden": 0.0}, {"hidden": 1.0}, {"hidden": math.nan}, {"probability": 1.5}, {"probability": math.nan},
+        {"regime": "mixed"}, {"texture": "grey"}, {"size": (0.5, 0.2)}, {"size": (0.0, 0.2)}, {"size": (0.5, math.nan)},
+        {"seed": -1},
+    ],
+)  # fmt: skip
+def test_arguments_are_checked(options):
+    with pytest.raises(BiposeError, match="occluded: "):
+        Occluded(Figures(1), **options)
+
+
+def test_through_the_data_module():
+    """Flags and pixels reach the batches, with workers as without."""
+    batches = []
+    for workers in (0, 2):
+        data = PoseDataModule(
+            Occluded(MemoryReader(3), 0.4), size=(48, 64), clips=ClipSampling(4), batch_size=3, num_workers=workers
+        )
+        batches.append([next(iter(data.train_dataloader())), *data.test_dataloader()])
+    for one, two in zip(*batches, strict=True):
+        assert (one.images == two.images).all()
+        assert (one.visible == two.visible).all()
+    plain = next(iter(PoseDataModule(MemoryReader(3), size=(48, 64), batch_size=3).test_dataloader()))
+    dark = batches[0][1]
+    assert (dark.joints == plain.joints).all()
+    assert ((dark.visible == OCCLUDED) & (plain.visible == VISIBLE)).any()
+    assert (dark.images != plain.images).any()
+
+
+@pytest.mark.real_data
+def test_real_clips(real_data):
+    reader = JHMDB(real_data / "jhmdb_mini")
+
+    indexes = {split: reader.index(split) for split in ("train", "test")}
+
+    class Once:
+        skeleton = reader.skeleton
+
+        def index(self, split):
+            return indexes[split]
+
+    found = occlusion_statistics(*(Occluded(Once(), seed=s).index(sp) for s in range(4) for sp in indexes))
+    assert abs(found["hidden"] - 0.25) < 0.05
+    assert 6 <= found["median"] <= 14
+    assert 18 <= found["p90"] <= 32
+    assert 0.4 < found["touching"] < 0.8
+    assert min(found[f"share_{r}"] for r in "PFB") > 0.12
+    index = Occluded(Once(), texture="patches").index("test")
+    for old, new in zip(indexes["test"].tracks, index.tracks, strict=True):
+        (before,), (after,) = old.frames.read([8]), new.frames.read([8])
+        cover = new.frames.coverage(8, old.image_size)
+        np.testing.assert_array_equal(before[cover == 0], after[cover == 0])
+        x, y = np.floor(new.joints[8] + 0.5).astype(int).T
+        inside = (x >= 0) & (y >= 0) & (x < 320) & (y < 240)
+        np.testing.assert_array_equal(new.visible[8][inside] == OCCLUDED, cover[y[inside], x[inside]] >= 0.5)
