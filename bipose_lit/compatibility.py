@@ -41,10 +41,13 @@ def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: Pos
         )
     if data.size != size:
         raise BiposeError(f"model.size is {size}, data.size {data.size}; make them equal")
-    if codec.skeleton is not None and find_skeleton(codec.skeleton).joints != data.skeleton.joints:
+    if codec.skeleton is None:
+        return
+    own = find_skeleton(codec.skeleton)
+    if own.joints != data.skeleton.joints or own.flip.tolist() != data.skeleton.flip.tolist():
         raise BiposeError(
-            f"model.codec.skeleton is {codec.skeleton}, but the data have the joints of {data.skeleton.name}: a flip test "
-            "would exchange the wrong ones; set it to the data's skeleton"
+            f"model.codec.skeleton is {codec.skeleton}, but the data have the joints and sides of {data.skeleton.name}: a "
+            "flip test would exchange the wrong ones; set it to the data's skeleton"
         )
 
 

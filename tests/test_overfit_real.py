@@ -20,7 +20,7 @@ from bipose_lit.datasets.clips import ClipSampling
 from bipose_lit.datasets.index import PoseIndex
 from bipose_lit.losses import HeatmapMSE
 from bipose_lit.metrics.state import PredictionCollector
-from bipose_lit.models.backbones.timm_backbone import NarrowResNet
+from bipose_lit.models.backbones.timm_backbone import TimmBackbone
 from bipose_lit.models.decoders.deconv import DeconvDecoder
 from bipose_lit.module import PoseModule
 from bipose_lit.recipe import Recipe
@@ -55,8 +55,8 @@ def learn(
     module = PoseModule(
         joints=len(index.skeleton),
         size=size,
-        backbone=NarrowResNet(18, [24, 48, 96, 192]),
-        decoder=DeconvDecoder([64, 48, 32]),
+        backbone=TimmBackbone("resnet18", kwargs={"channels": [24, 48, 96, 192], "output_stride": 16}),  # 144 is 9 x 16
+        decoder=DeconvDecoder([64, 48]),
         codec=codec,
         loss=HeatmapMSE(),
         recipe=Recipe("adamw", 2e-3, schedule="cosine", warmup=0.05),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lightning.pytorch as L
@@ -11,6 +12,8 @@ from bipose_lit.metrics.state import PredictionCollector
 from bipose_lit.metrics.summary import alias, own_name, summarise
 from bipose_lit.store import Predictions
 from bipose_lit.types import ABSENT, BiposeError, ClipBatch
+
+_log = logging.getLogger(__name__)
 
 
 class Evaluation(L.Callback):
@@ -53,7 +56,13 @@ class Evaluation(L.Callback):
         index = datamodule.index(split)
         predictions = self._collector.compute(index)
         metrics = summarise(predictions, split, detail=trainer.state.fn != "fit")
-        if index.scoring is not None:
+        whole = sum(len(track) for track in index.tracks)
+        if index.scoring is not None and len(predictions.uid) < whole:
+            # Its owners' measure counts who was not looked at as missed: a part of the split has no such number.
+            _log.warning(
+                "%s: %d of %d persons were scored: no measure of its own", index.name, len(predictions.uid), whole
+            )
+        elif index.scoring is not None:
             own = index.scoring.score(predictions)
             metrics |= {own_name(name, predictions, split): v for name, v in own.items() if v == v}
         self.predictions[split], self.metrics[split] = predictions, metrics

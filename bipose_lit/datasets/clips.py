@@ -71,11 +71,25 @@ class ClipSampling:
         if not 0 <= self.reverse <= 1:
             raise ValueError(f"reverse is a probability between 0 and 1, not {self.reverse}")
 
-    def random(self, frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Frame numbers of one random window of a track with so many frames, as long as it can be up to `length`."""
+    def random(
+        self, frames: int, rng: np.random.Generator, labelled: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Frame numbers of one random window of a track with so many frames, as long as it can be up to `length`.
+
+        Args:
+            frames: of the track.
+            rng: random numbers.
+            labelled: frames that carry a label, where not all do: the window holds one of them, each start that does so being
+                equally likely; a window without a label would teach nothing.
+        """
         longest = -(-frames // self.stride)
         count = longest if self.length is None else min(self.length, longest)
-        start = int(rng.integers(frames - (count - 1) * self.stride))
+        starts = frames - (count - 1) * self.stride
+        good = np.arange(starts)
+        if labelled is not None:
+            holds = np.isin(good[:, None] + self.stride * np.arange(count), labelled).any(axis=1)
+            good = good[holds] if holds.any() else good  # a stride may step over the only label
+        start = int(good[rng.integers(len(good))])
         window = start + self.stride * np.arange(count)
         return window[::-1].copy() if rng.random() < self.reverse else window
 
@@ -207,10 +221,20 @@ class Windows:
         self.sampling, self.train, self.seed = sampling, train, seed
         self.lengths = [len(track) for track in index.tracks]
         self.random = train and sampling.train == "random"
+        # Frames that carry a label, of the tracks where some do not (a centre frame among its neighbours).
+        labelled = ((track.visible != ABSENT).any(axis=1) for track in index.tracks) if train else ()
+        self._labelled = {
+            i: np.flatnonzero(found) for i, found in enumerate(labelled) if not found.all() and found.any()
+        }
         self._fixed: list[tuple[int, NDArray[np.int64]]] = []
         if not self.random:
             whole = not train and sampling.eval == "whole"
-            self._fixed = [(i, w) for i, n in enumerate(self.lengths) for w in sampling.windows(n, whole)]
+            self._fixed = [
+                (i, w)
+                for i, n in enumerate(self.lengths)
+                for w in sampling.windows(n, whole)
+                if i not in self._labelled or np.isin(w, self._labelled[i]).any()
+            ]
 
     def __len__(self) -> int:
         return len(self.lengths) if self.random else len(self._fixed)
@@ -219,7 +243,7 @@ class Windows:
         epoch, item = key
         rng = generator(self.seed, WINDOW, epoch, item)
         if self.random:
-            return item, self.sampling.random(self.lengths[item], rng)
+            return item, self.sampling.random(self.lengths[item], rng, self._labelled.get(item))
         clip, frames = self._fixed[item]
         if self.train and rng.random() < self.sampling.reverse:
             frames = frames[::-1].copy()
@@ -234,7 +258,7 @@ class ClipDataset(Dataset[Sample]):
         size: width and height of the crops in pixels.
         padding: factor on the boxes.
         sampling: which frames.
-        train: draw windows and views; otherwise cover everything, unaugmented.
+        train: draw windows and views, windows without any label left out; otherwise cover everything, unaugmented.
         augmentation: of training; None for none.
         pixels: pixel augmentation of training.
         occluders: occluders pasted into training clips.

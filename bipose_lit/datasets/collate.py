@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bipose_lit.datasets.transforms import SUPERVISE, generator
-from bipose_lit.types import ClipBatch
+from bipose_lit.types import ABSENT, ClipBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,23 @@ class Sample:
         return len(self.uid)
 
 
-def supervised(valid: int, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask (valid,) with round(fraction x valid) frames, one at least, drawn without replacement."""
+def supervised(
+    valid: int, fraction: float, rng: np.random.Generator, labelled: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """A mask (valid,) with round(fraction x valid) frames, one at least, drawn without replacement.
+
+    Args:
+        valid: frames of the sample.
+        fraction: share of them.
+        rng: random numbers.
+        labelled: (valid,) frames that carry a label; where some do and some do not, only those are drawn, all if they are fewer.
+    """
     mask = np.zeros(valid, dtype=bool)
-    mask[rng.permutation(valid)[: max(1, round(fraction * valid))]] = True
+    wanted = max(1, round(fraction * valid))
+    if labelled is None or labelled.all() or not labelled.any():
+        mask[rng.permutation(valid)[:wanted]] = True
+    else:
+        mask[rng.permutation(np.flatnonzero(labelled))[:wanted]] = True
     return mask
 
 
@@ -75,7 +88,8 @@ class Collate:
             supervise = np.zeros_like(valid)
             for b, sample in enumerate(samples):
                 rng = generator(self.seed, SUPERVISE, *sample.key)
-                supervise[b, : len(sample)] = supervised(len(sample), self.supervise, rng)
+                labelled = (sample.visible != ABSENT).any(axis=1)
+                supervise[b, : len(sample)] = supervised(len(sample), self.supervise, rng, labelled)
 
         def pad(name: str, fill: float = 0) -> Tensor:
             parts = [getattr(s, name) for s in samples]

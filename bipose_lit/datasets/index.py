@@ -104,7 +104,8 @@ class Scoring(Protocol):
         """Numbers by name, without prefix and box rule: {"ap": 0.7, "pckh@0.5/head": 0.9}; fractions of 1, pixels or mm.
 
         Args:
-            predictions: one row per uid of the index; a subset of the index's uids is scored as it is.
+            predictions: one row per uid of the index. Persons without a row count as missed, so a part of a split scores low;
+                the callback therefore asks for whole splits alone.
         """
         ...
 

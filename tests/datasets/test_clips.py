@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from memory_index import BODY, COLOURS, MemoryFrames, make_index, make_track
 from test_transforms import centroid
 
-from bipose_lit.datasets.clips import ClipDataset, ClipSampling, check_index, draw_view, fingerprint
+from bipose_lit.datasets.clips import ClipDataset, ClipSampling, Windows, check_index, draw_view, fingerprint
 from bipose_lit.datasets.pixel import ColourJitter, Occluders
 from bipose_lit.datasets.transforms import Augmentation, generator
 from bipose_lit.types import OCCLUDED, BiposeError
@@ -181,3 +181,29 @@ def test_fingerprints_notice_every_change() -> None:
 def test_impossible_samplings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"length|overlap|reverse"):
         ClipSampling(**wrong)
+
+
+def half_labelled(length: int, labelled: list[int]):
+    index = make_index([length])
+    visible = np.zeros_like(index.tracks[0].visible)
+    visible[labelled] = 2
+    return replace(index, tracks=(replace(index.tracks[0], visible=visible),))
+
+
+@pytest.mark.parametrize(("length", "stride"), [(1, 1), (2, 1), (3, 2), (None, 1)])
+def test_training_windows_hold_a_labelled_frame(length: int | None, stride: int) -> None:
+    index = half_labelled(9, [4])
+    windows = Windows(index, ClipSampling(length, stride), True, 0)
+    drawn = [windows[epoch, 0][1] for epoch in range(60)]
+    assert all(4 in frames for frames in drawn)
+    if length in (2, 3):
+        assert len({tuple(frames) for frames in drawn}) == length, "every such window occurs"
+    every = Windows(index, ClipSampling(length, stride, train="all"), True, 0)
+    assert all(4 in every[0, i][1] for i in range(len(every)))
+    seen = np.concatenate([w for _, w in Windows(index, ClipSampling(length, stride), False, 0)._fixed])
+    assert sorted(set(seen)) == list(range(9)), "evaluation covers all"
+
+
+def test_a_label_that_the_stride_steps_over_does_no_harm() -> None:
+    windows = Windows(half_labelled(5, [1]), ClipSampling(None, 2), True, 0)
+    assert windows[0, 0][1].tolist() == [0, 2, 4]

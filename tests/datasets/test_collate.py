@@ -62,3 +62,13 @@ def test_supervision_is_a_function_of_seed_epoch_and_item() -> None:
 def test_a_share_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match="share"):
         Collate(supervise=0.0)
+
+
+def test_frames_without_labels_are_not_supervised() -> None:
+    labelled = np.array([False, False, True, False, True, True])
+    for seed in range(20):
+        mask = supervised(6, 0.34, np.random.default_rng(seed), labelled)
+        assert mask.sum() == 2
+        assert not (mask & ~labelled).any()
+        assert supervised(6, 0.34, np.random.default_rng(seed), ~labelled & False).sum() == 2
+    assert (supervised(6, 1.0, np.random.default_rng(0), labelled) == labelled).all()
