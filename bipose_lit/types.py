@@ -30,6 +30,10 @@ class BiposeError(Exception):
     """A failure that the user can mend. The message is one line: what, where, what to do."""
 
 
+class AbsentSplitError(BiposeError):
+    """A split that this data set's folder does not hold: no file or list names it. Damage is another matter."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
     """What a backbone hands on: number of channels and the stride against the input image (as timm's feature_info)."""
