@@ -116,7 +116,9 @@ def evaluate(
     single = precision_recall(truth, detected, chosen.sigmas, oks, min_score, area)
     for name, count in (("true_positives", "tp"), ("false_positives", "fp"), ("misses", "fn")):
         counts[name] = int(single.pop(count))
-    return Outcome("coco", counts, {**judge(truth, detected, chosen.sigmas, area), **single}, notes)
+    about = {"labels": annotations.name, "engine": engine, "skeleton": chosen.name}
+    about["OKS-NMS"] = "none" if nms is None else f"{nms:g}"
+    return Outcome("coco", counts, {**judge(truth, detected, chosen.sigmas, area), **single}, notes, about)
 
 
 def read_results(path: Path, joints: int) -> Results:

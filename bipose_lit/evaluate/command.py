@@ -47,9 +47,9 @@ def evaluate(protocol: str, annotations: Path, predictions: Path, json: Path | N
     if json is not None and json.is_dir():
         raise BiposeError(f"--json {json}: is a folder; name a file")
     outcome: Outcome = importlib.import_module(chosen.module).evaluate(annotations, predictions, **given)
+    show(outcome)  # first: a file that cannot be written shall not cost the scores
     if json is not None:
         outcome.save(json)
-    show(outcome)
     return outcome
 
 
@@ -60,7 +60,8 @@ def show(outcome: Outcome) -> None:
 
     console = Console(highlight=False)
     counts = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in outcome.counts.items())
-    console.print(f"[bold]{outcome.protocol}[/bold]: {counts}")
+    about = ", ".join(f"{what} {value}" for what, value in outcome.about.items())
+    console.print(f"[bold]{outcome.protocol}[/bold]{_plain(f' ({about})') if about else ''}: {counts}")
     whole = {name: value for name, value in outcome.metrics.items() if "/" not in name}
     parts: dict[str, dict[str, float]] = {}
     for name, value in outcome.metrics.items():
