@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import scipy.io
 
-from bipose_lit.datasets.mpii_files import SHORT_NAMES
+from bipose_lit.datasets.mpii_truth import SHORT_NAMES
 
 SIZE = (64, 48)
 

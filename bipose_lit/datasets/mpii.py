@@ -7,12 +7,13 @@ Tree:
     or mpii_human_pose_v1_u12_1.mat                 the owners' own labels
 
 Labels are 1-based pixels; tracks have them 0-based. Joints of the json lists are labelled or not; the other two kinds also tell
-hidden joints (OCCLUDED). Files are described in `mpii_files` and `mpii_release`.
+hidden joints (OCCLUDED). Files are described in `mpii_files`, `mpii_truth` and `mpii_release`.
 
 Splits. The owners withhold the labels of their test pictures, so published numbers are those of 2,958 validation persons: these
-are "test" here, and "val" is a share of the training pictures. A set whose annot/test.json has labels (bipose's synthetic one)
-is split as its lists say: train, valid, test. Pictures of one video may end up on both sides of a json or h5 list's share,
-as these name no videos; the owners' file does and is shared out by video.
+are "test" here, and "val" is a share of the training pictures. A set whose annot/test.json has labels (or that bipose wrote)
+is split as its lists say: train, valid, test. "val" is held out by runs of neighbours in a json or h5 list, by video in the
+owners' file; see `mpii_splits`. The training pictures of the owners' file hold those of the published list: where one lies
+beside it, all pictures of their videos are left out of train and val; where none does, `PoseIndex.skipped` says so.
 
 Boxes. "gt-box" is such that padding 1.25 gives the reference crop of SimpleBaselines, HRNet and Newell: a square of
 1.25 x 200 x scale pixels around objpos moved down by 15 x scale. Their warp puts that centre on crop pixel (W / 2, H / 2),
@@ -21,7 +22,8 @@ ours on the middle of the crop, half a crop pixel beside it.
 Head sizes come from gt_LIST.mat, the h5's `normalize` or the owners' head box. Where there is none (no gt_train.mat is
 published) 0.75 x the distance from upper neck to head top is taken and told: the owners put these two joints on the head box's
 diagonal, 0.8 of it apart, and on the validation list the two sizes agree within 3.3 % for all but 7 of the 2,932 persons with
-both joints, and to 1e-6 for most (gt_valid.mat has a coordinate of 0 for the five worst).
+both joints, and to 1e-6 for most (gt_valid.mat has a coordinate of 0 for the five worst). As soon as one person of an index
+has such a head size, its measure is named pckh@0.5[estimated_head], not pckh@0.5.
 """
 
 from __future__ import annotations
@@ -39,30 +41,25 @@ from bipose_lit.datasets import boxes as rules
 from bipose_lit.datasets.frames import FolderFrames, image_size
 from bipose_lit.datasets.index import Entry, PoseIndex, Track
 from bipose_lit.datasets.jhmdb import MANIFEST
+from bipose_lit.datasets.json_labels import told
 from bipose_lit.datasets.labels import check_uids, hold_out, make_uids
-from bipose_lit.datasets.mpii_files import (
-    Evaluated,
-    Floats,
-    People,
-    Skipped,
-    read_bytes,
-    read_evaluated,
-    read_h5,
-    read_json,
-    usable_head,
-)
+from bipose_lit.datasets.mpii_files import Floats, People, Skipped, read_h5, read_json, usable_head
 from bipose_lit.datasets.mpii_release import find_release, read_release
+from bipose_lit.datasets.mpii_splits import has_labels, listed_pictures, of_listed_videos, published_lists, sources
+from bipose_lit.datasets.mpii_truth import find_rows, read_evaluated, truths_beside
 from bipose_lit.metrics.pckh import MpiiScoring
-from bipose_lit.types import ABSENT, NORMS, BiposeError
+from bipose_lit.types import ABSENT, NORMS, AbsentSplitError, BiposeError
 
 BOX_RULES = ("gt-box", "frame-box")
 KINDS = ("auto", "json", "h5", "mat")
 NECK_FACTOR = 0.75
 """Head size over the distance from upper neck to head top."""
 
-NECK_NOTE = "head sizes from neck to head top, no head box known"
-_SAME = 0.1  # pixels between the places of one joint in two files; json lists are rounded to 4 decimals
-_SEARCHED = 2000  # persons that are looked for in a gt_*.mat of another length
+NECK_NOTE = "head sizes from neck to head top, no head box known: the measure is named estimated_head"
+_LIST = "published validation list"
+
+Split = tuple[People, str, NDArray[np.bool_], Skipped]
+"""Persons of the file that holds a split, the file's name for ids, which of them are the split's, what is to be told."""
 
 
 class MPII:
@@ -75,7 +72,8 @@ class MPII:
             the folder, which then is the split "test".
         box_rule: "gt-box", see the module; or "frame-box", tight around the labelled joints.
         val_fraction: share of the training pictures (videos, in the owners' file) that validates.
-        single: of the owners' file, take only persons who stand apart from others.
+        single: of the owners' file, take only persons who stand apart from others; the index's name then says single. The lists
+            do not tell who does.
         strict: False leaves out a damaged gt_*.mat, whose head sizes are then unknown.
         name: first part of the index's name; default "mpii", or "synthetic" for a set that bipose wrote.
 
@@ -120,6 +118,12 @@ class MPII:
         self.official = not any((folder / MANIFEST).exists() for folder in (self.root, self.root.parent))
         self.name = name or ("mpii" if self.official else "synthetic")
         self.kind = self._kind()
+        if single and self.kind != "mat":
+            raise BiposeError(
+                f"single: only the owners' file tells who stands apart, and {self.root} is read by its "
+                f"{'list' if self.kind == 'file' else f'{self.kind} lists'}; set single false, or annotations mat"
+            )
+        self._known: dict[Path, People] = {}
 
     def index(self, split: str) -> PoseIndex:
         """Index of "train", "val" or "test".
@@ -129,16 +133,19 @@ class MPII:
         """
         if split not in ("train", "val", "test"):
             raise BiposeError(f"split {split!r} is none of train, val, test")
-        people, listed, chosen = self._people(split)
-        skipped: Skipped = defaultdict(list, {reason: list(where) for reason, where in people.skipped.items()})
+        people, listed, chosen, notes = self._people(split)
+        skipped: Skipped = defaultdict(list, {reason: list(where) for reason, where in people.skipped.items()} | notes)
         clips = [f"{listed}/{image}/{n}" for image, n in zip(people.image, people.person, strict=True)]
-        tracks = self._tracks(people, clips, chosen, skipped)
+        head, guessed = self._heads(people, clips, chosen, skipped)
+        tracks = self._tracks(people, clips, chosen, head, skipped)
         if not tracks:
             hint = "raise val_fraction" if split == "val" else "check the label files"
-            raise BiposeError(f"{self.root}: no {split} persons; {hint}")
+            kind = BiposeError if chosen.any() else AbsentSplitError
+            raise kind(f"{self.root}: no {split} persons; {hint}{told(skipped)}")
         check_uids(t.clip for t in tracks)
-        name = f"{self.name}/{split}[{self.box_rule}]"
-        return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(tracks), dict(skipped), MpiiScoring())
+        name = f"{self.name}{'/single' if self.single else ''}/{split}[{self.box_rule}]"
+        scoring = MpiiScoring(estimated_head=bool(guessed.any()))
+        return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(tracks), dict(skipped), scoring)
 
     def _kind(self) -> str:
         if self.annotations not in KINDS:
@@ -165,58 +172,76 @@ class MPII:
             raise BiposeError(f"{self.root}: no {missing}; give the folder of MPII's labels")
         return wanted[0]
 
-    def _people(self, split: str) -> tuple[People, str, NDArray[np.bool_]]:
-        """The persons of the file that holds a split, the file's name for ids, and which of them are the split's."""
+    def _people(self, split: str) -> Split:
         if self.kind == "mat":
             return self._of_release(split)
         if self.kind == "file":
             path = self.root / self.annotations
             if split != "test":
-                raise BiposeError(f"{path}: one list of persons is the split test; there is no {split}")
+                raise AbsentSplitError(f"{path}: one list of persons is the split test; there is no {split}")
             people = self._read(path)
-            return people, path.stem, np.ones(len(people), bool)
-        own_lists = self.kind == "json" and self._labelled(self.folder / "test.json")
+            return people, path.stem, np.ones(len(people), bool), {}
+        test = self.folder / "test.json"
+        own_lists = self.kind == "json" and test.is_file() and (not self.official or has_labels(test))
         listed = {"train": "train", "val": "valid", "test": "test"} if own_lists else {"test": "valid"}
         path = self.folder / f"{listed.get(split, 'train')}.{self.kind}"
         if not path.is_file():
-            raise BiposeError(f"{path}: no such list of persons; the split {split} is made from it")
+            hint = (
+                ", or of the owners' file with annotations mat" if split != "test" and find_release(self.root) else ""
+            )
+            raise AbsentSplitError(f"{path}: no such list of persons; the split {split} is made from it{hint}")
         people = self._read(path)
-        if split in listed:
-            return people, path.stem, np.ones(len(people), bool)
-        return people, path.stem, self._share(people, split)
+        everyone = np.ones(len(people), bool)
+        return people, path.stem, everyone if split in listed else self._share(people, everyone, split), {}
 
-    def _of_release(self, split: str) -> tuple[People, str, NDArray[np.bool_]]:
+    def _of_release(self, split: str) -> Split:
         path = find_release(self.root)
         if path is None:
             raise BiposeError(f"{self.root}: the owners' label file is gone; put it back")
         if split == "test":
-            raise BiposeError(
-                f"{path}: the owners withhold the test labels; put the published validation list, annot/valid.json or "
-                "annot/valid.h5, beside it and choose annotations json or h5, or score the split val"
+            raise AbsentSplitError(
+                f"{path}: the owners withhold the test labels; score the split val, or make a reader of the published validation "
+                "list (annotations json or h5), which shares its pictures with this file"
             )
-        people = read_release(path, self.single)
-        return people, "release", self._share(people, split)
+        people = self._read(path)
+        lists = published_lists((self.folder, self.root, path.parent))
+        names = ", ".join(beside.name for beside in lists)
+        left, notes = np.ones(len(people), bool), {}
+        if not lists:
+            notes[
+                f"{_LIST} is not here, so its pictures are in train and val: scoring it after training on this file leaks"
+            ] = [f"{path.name}; put valid.json, valid.h5 or valid_images.txt beside it to leave them out"]
+        else:
+            own, theirs = of_listed_videos(people, frozenset().union(*map(listed_pictures, lists)))
+            left = ~theirs
+            images, others = (len({people.image[i] for i in np.flatnonzero(m)}) for m in (own, theirs & ~own))
+            reason = f"{_LIST}: its pictures and others of their videos, left out of train and val"
+            if not images:
+                reason = f"{_LIST} shares no picture with the owners' file; is it MPII's?"
+            notes[reason] = [f"{names} ({images} pictures, {others} more of their videos)"]
+        if not left.any():
+            raise BiposeError(f"{path}: all its pictures are of videos of {_LIST} ({names}); check both")
+        return people, "release", self._share(people, left, split), notes
 
-    def _share(self, people: People, split: str) -> NDArray[np.bool_]:
-        sources = [cluster or image for cluster, image in zip(people.cluster, people.image, strict=True)]
-        held = hold_out(sources, self.val_fraction)
-        return np.array([(source in held) == (split == "val") for source in sources])
-
-    def _labelled(self, path: Path) -> bool:
-        return path.is_file() and b'"joints"' in read_bytes(path)
+    def _share(self, people: People, left: NDArray[np.bool_], split: str) -> NDArray[np.bool_]:
+        """(N,) who of those that are left is in train, or in val."""
+        found = sources(people)
+        held = hold_out((found[i] for i in np.flatnonzero(left)), self.val_fraction)
+        return np.asarray(left & np.array([(source in held) == (split == "val") for source in found]))
 
     def _read(self, path: Path) -> People:
-        if path.suffix == ".h5":
-            return read_h5(path)
-        people = read_json(path)
+        """A file's persons with what is known of their heads; parsed once."""
+        if path not in self._known:
+            if path.suffix == ".mat":
+                self._known[path] = read_release(path, self.single)
+            else:
+                self._known[path] = read_h5(path) if path.suffix == ".h5" else self._with_heads(path, read_json(path))
+        return self._known[path]
+
+    def _with_heads(self, path: Path, people: People) -> People:
         skipped: Skipped = {reason: list(where) for reason, where in people.skipped.items()}
-        found = [path.with_name(f"gt_{path.stem}.mat")]
-        if self.kind == "file" and not found[0].is_file():
-            found = sorted(path.parent.glob("gt_*.mat"))
         head = np.full(len(people), np.nan)
-        for source in found:
-            if not source.is_file():
-                continue
+        for source in truths_beside(path, exact=self.kind != "file"):
             try:
                 truth = read_evaluated(source)
             except BiposeError as error:
@@ -224,8 +249,8 @@ class MPII:
                     raise
                 skipped.setdefault("head boxes that cannot be read", []).append(str(error))
                 continue
-            known = np.isfinite(head)
-            head = np.where(known, head, _match(people, truth))
+            rows = find_rows(people, truth)
+            head = np.where(np.isnan(head) & (rows >= 0), truth.head[rows], head)
             lost = int(np.isnan(head).sum())
             if lost and self.kind != "file":
                 skipped.setdefault("persons of other joints than in the list of head boxes, or without box", []).append(
@@ -233,7 +258,9 @@ class MPII:
                 )
         return replace(people, head=head, skipped=skipped)
 
-    def _tracks(self, people: People, clips: list[str], chosen: NDArray[np.bool_], skipped: Skipped) -> list[Track]:
+    def _tracks(
+        self, people: People, clips: list[str], chosen: NDArray[np.bool_], head: Floats, skipped: Skipped
+    ) -> list[Track]:
         joints = np.where((people.visible != ABSENT)[..., None], people.joints - 1, 0).astype(np.float32)
         tight = rules.frame_boxes(joints, people.visible)
         boxes = tight
@@ -247,7 +274,7 @@ class MPII:
         norms = rules.track_norms(joints, people.visible, self.skeleton, tight, np.zeros(4))
         column = {name: i for i, name in enumerate(NORMS)}
         norms[:, column["clip"]] = norms[:, column["bbox"]]
-        norms[:, column["head"]] = self._heads(people, clips, chosen, skipped)
+        norms[:, column["head"]] = head
         sizes = self._sizes(people, chosen, skipped)
         tracks = []
         for i in np.flatnonzero(chosen):
@@ -270,19 +297,22 @@ class MPII:
             )
         return tracks
 
-    def _heads(self, people: People, clips: list[str], chosen: NDArray[np.bool_], skipped: Skipped) -> Floats:
+    def _heads(
+        self, people: People, clips: list[str], chosen: NDArray[np.bool_], skipped: Skipped
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """(N,) head sizes, and whether a chosen person's is estimated."""
         neck, top = (self.skeleton.index(name) for name in ("upper_neck", "head_top"))
         both = (people.visible[:, [neck, top]] != ABSENT).all(axis=1)
         length = np.linalg.norm(people.joints[:, top] - people.joints[:, neck], axis=-1)
         estimate = usable_head(np.where(both, NECK_FACTOR * length, np.nan))
-        guessed = np.isnan(people.head) & np.isfinite(estimate)
-        if (guessed & chosen).any():
-            skipped[NECK_NOTE].append(f"{int((guessed & chosen).sum())} of {int(chosen.sum())} persons")
+        guessed = np.isnan(people.head) & np.isfinite(estimate) & chosen
+        if guessed.any():
+            skipped[NECK_NOTE].append(f"{int(guessed.sum())} of {int(chosen.sum())} persons")
         head = np.where(guessed, estimate, people.head)
         skipped_heads = [clips[i] for i in np.flatnonzero(np.isnan(head) & chosen)]
         if skipped_heads:
             skipped["head size unknown, not in PCKh"] += skipped_heads
-        return head
+        return head, guessed
 
     def _sizes(self, people: People, chosen: NDArray[np.bool_], skipped: Skipped) -> dict[str, tuple[int, int]]:
         """Width and height of the pictures, (0, 0) where one is not on this disk or cannot be read."""
@@ -307,24 +337,3 @@ def _reference_boxes(people: People) -> NDArray[np.float32]:
     low = people.centre - 0.5 - side[:, None] / 2  # 1-based centres, edges of 0-based pixels: minus 1, plus a half
     low[:, 1] += 15 * people.scale
     return np.concatenate([low, side[:, None], side[:, None]], axis=1).astype(np.float32)
-
-
-def _match(people: People, truth: Evaluated) -> Floats:
-    """(N,) head sizes of the persons who have the same joints in `truth`: in the same row, else in any; else NaN."""
-    found = np.full(len(people), np.nan)
-    missing = people.visible == ABSENT
-    inside = np.flatnonzero(people.row < len(truth))
-    rows = people.row[inside]
-    same = _agree(people.joints[inside], missing[inside], truth.joints[rows], truth.missing[rows])
-    found[inside[same]] = truth.head[rows[same]]
-    lost = np.setdiff1d(np.arange(len(people)), inside[same])
-    for i in lost[:_SEARCHED]:
-        hits = np.flatnonzero(_agree(people.joints[i], missing[i], truth.joints, truth.missing))
-        if len(hits) == 1:
-            found[i] = truth.head[hits[0]]
-    return found
-
-
-def _agree(a: Floats, a_missing: NDArray[np.bool_], b: Floats, b_missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    near = (np.abs(a - b) <= _SAME).all(axis=-1)
-    return np.asarray(((a_missing == b_missing) & (near | a_missing)).all(axis=-1))

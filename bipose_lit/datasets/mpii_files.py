@@ -2,7 +2,7 @@
 
     NAME.json        HRNet's and SimpleBaselines' lists: image, center, scale, joints, joints_vis (1 where labelled)
     NAME.h5          Newell's lists: part, visible, center, scale, normalize, imgname or NAME_images.txt beside
-    gt_NAME.mat      what the evaluation needs: dataset_joints, jnt_missing, pos_gt_src, headboxes_src
+    gt_NAME.mat      what the evaluation needs: see `mpii_truth`
 
 `center` and `scale` are the owners' objpos and scale (the person's height over 200 pixels) in HRNet's lists and in those of
 Newell's training code; the reference code then adds 15 x scale to y and multiplies scale by 1.25 ("to avoid cropping limbs").
@@ -39,11 +39,9 @@ LIMIT: Final = 1e5
 """Nothing labelled lies farther out than this, in pixels."""
 
 MOST_PEOPLE: Final = 1_000_000
-SHORT_NAMES: Final = ("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor", "neck", "head", "rwri", "relb",
-                      "rsho", "lsho", "lelb", "lwri")  # fmt: skip
-"""The evaluation's names of the joints of `skeletons.MPII`, in its order."""
-
 _K: Final = len(skeletons.MPII)
+_MEANT: Final = {"part": " (joint labels); is this a file of predictions?"}
+_ELSE: Final = "; is it MPII's?"
 NO_PLACE: Final = "joints without a usable place, taken as absent"
 
 
@@ -77,24 +75,6 @@ class People:
 
     def __len__(self) -> int:
         return len(self.row)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What a gt_NAME.mat holds.
-
-    Attributes:
-        joints: (N, 16, 2) pixels, 1-based.
-        missing: (N, 16).
-        head: (N,) head size in pixels, 0.6 x the head box's diagonal; NaN where the box has no size.
-    """
-
-    joints: Floats
-    missing: NDArray[np.bool_]
-    head: Floats
-
-    def __len__(self) -> int:
-        return len(self.head)
 
 
 class _Entry(msgspec.Struct):
@@ -170,19 +150,23 @@ def numbered(images: list[str]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def json_entries(path: Path) -> list[msgspec.Raw]:
+    """The entries of a JSON list, not looked into. BiposeError if it is none."""
+    try:
+        return msgspec.json.decode(read_bytes(path), type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BiposeError(f"{path}: not a JSON list of persons ({error}); copy or download it again") from error
+
+
 def read_json(path: Path) -> People:
     """HRNet's list of persons. An entry that is not one is left out and counted.
 
     Raises:
         BiposeError: not a JSON list, or no labelled person in it (HRNet's test.json has none).
     """
-    try:
-        raw = msgspec.json.decode(read_bytes(path), type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BiposeError(f"{path}: not a JSON list of persons ({error}); copy or download it again") from error
     skipped: Skipped = defaultdict(list)
     rows, entries, joints, marks = [], [], [], []
-    for row, text in enumerate(raw):
+    for row, text in enumerate(json_entries(path)):
         at = f"{path.name}[{row}]"
         try:
             entry = msgspec.json.decode(text, type=_Entry)
@@ -277,37 +261,6 @@ def read_h5(path: Path) -> People:
     )
 
 
-def read_evaluated(path: Path) -> Evaluated:
-    """A gt_NAME.mat.
-
-    Raises:
-        BiposeError: not this file, other joints or another order of them, or shapes that do not fit.
-    """
-    content = mat_arrays(path, ("dataset_joints", "jnt_missing", "pos_gt_src", "headboxes_src"))
-    names = [str(np.asarray(n).ravel()[0]) if np.asarray(n).size else "" for n in content["dataset_joints"].ravel()]
-    if tuple(names) != SHORT_NAMES:
-        raise BiposeError(
-            f"{path}: dataset_joints are not MPII's 16 joints in their order; is it the evaluation's file?"
-        )
-    missing, place, boxes = (numbers(path, key, content[key]) for key in ("jnt_missing", "pos_gt_src", "headboxes_src"))
-    N = missing.shape[1] if missing.ndim == 2 else -1
-    if N == 1:  # MATLAB drops the last axis of a single person
-        place, boxes = place.reshape(*place.shape[:2], -1), boxes.reshape(*boxes.shape[:2], -1)
-    if (missing.shape, place.shape, boxes.shape) != ((_K, N), (_K, 2, N), (2, 2, N)) or N < 1:
-        raise BiposeError(
-            f"{path}: jnt_missing, pos_gt_src and headboxes_src have shapes {missing.shape}, {place.shape} and {boxes.shape}, "
-            f"expected ({_K}, persons), ({_K}, 2, persons) and (2, 2, persons); copy or download it again"
-        )
-    if not np.isin(missing, (0, 1)).all():
-        raise BiposeError(f"{path}: jnt_missing holds other numbers than 0 and 1; copy or download it again")
-    joints, absent = place.transpose(2, 0, 1), missing.T == 1
-    bad = ~plausible(joints).all(axis=-1) & ~absent
-    if bad.any():
-        i, k = (int(v[0]) for v in np.nonzero(bad))
-        raise BiposeError(f"{path}: person {i} has no usable place for {SHORT_NAMES[k]}; copy or download it again")
-    return Evaluated(np.where(absent[..., None], 0.0, joints), absent, head_size(boxes.transpose(2, 0, 1)))
-
-
 def mat_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Variables of a MATLAB file as arrays.
 
@@ -335,7 +288,7 @@ def h5_arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = (
             for key in (*needed, *optional):
                 item = file.get(key)
                 if item is None and key in needed:
-                    raise BiposeError(f"{path}: holds no {key}; is it MPII's?")
+                    raise BiposeError(f"{path}: no array {key!r}{_MEANT.get(key, _ELSE)}")
                 if isinstance(item, h5py.Dataset):
                     if item.size is None or item.size > MOST_PEOPLE * _K * 2:
                         raise BiposeError(
@@ -374,6 +327,18 @@ def _whole(values: Floats) -> float:
     return float((np.abs(values - np.round(values)) < 0.01).mean())
 
 
+def h5_names(path: Path) -> list[str]:
+    """Names of the pictures of Newell's list, one a person. BiposeError if there are none."""
+    content = h5_arrays(path, ("part",), ("imgname",))
+    return _image_names(path, content.get("imgname"), len(content["part"]) if content["part"].ndim else 0)
+
+
+def names_beside(path: Path) -> list[str]:
+    """The lines of a text file of names, empty ones left out."""
+    lines = read_bytes(path).decode("utf-8", "replace").split("\n")
+    return [line.strip() for line in lines if line.strip()]
+
+
 def _image_names(path: Path, given: NDArray[Any] | None, people: int) -> list[str]:
     if given is not None and given.shape == (people,) and given.dtype.kind in "SO":
         return [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in given]
@@ -385,8 +350,7 @@ def _image_names(path: Path, given: NDArray[Any] | None, people: int) -> list[st
         return ["".join(chr(c) for c in row if c) for row in codes]
     beside = path.with_name(f"{path.stem}_images.txt")
     if beside.is_file():
-        lines = read_bytes(beside).decode("utf-8", "replace").split("\n")
-        names = [line.strip() for line in lines if line.strip()]
+        names = names_beside(beside)
         if len(names) == people:
             return names
         raise BiposeError(f"{beside}: {len(names)} names for {people} persons of {path.name}; copy it again")

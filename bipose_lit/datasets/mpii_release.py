@@ -12,6 +12,7 @@
 
 Written after the owners' description and published readers of it, and tested on files made in that layout; the release itself
 was not at hand. `is_visible` comes as a number or as text and is empty for neck and head top, which the head box gave: seen.
+A person without annopoints is in the picture, but nobody labelled the joints.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from bipose_lit.types import ABSENT, OCCLUDED, VISIBLE, BiposeError
 
 NAMES: Final = ("mpii_human_pose_v1_u12_1.mat", "mpii_human_pose_v1_u12_2.mat")
 FOLDERS: Final = ("", "annot", "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1")
+NO_JOINTS: Final = "persons without joints"
 KEYFRAMES: Final = "mpii_human_pose_v1_sequences_keyframes.mat"
 
 _K: Final = len(skeletons.MPII)
@@ -52,7 +54,7 @@ def find_release(root: Path) -> Path | None:
 
 
 def read_release(path: Path, single: bool = False) -> People:
-    """All labelled persons of the training pictures, in the file's order. The cluster is "video N", where the video is known.
+    """All labelled persons of the training pictures, in the file's order. The cluster is "video N", "" where none is known.
 
     Args:
         path: the .mat.
@@ -82,15 +84,15 @@ def read_release(path: Path, single: bool = False) -> People:
             skipped["names that cannot be a picture's"].append(f"annolist({i + 1})")
             continue
         video = _number(_field(picture, "vididx"))
-        cluster = f"video {int(video)}" if 0 < video < 1e9 else name
+        cluster = f"video {int(video)}" if 0 < video < 1e9 else ""
         alone = {_number(v) for v in np.asarray(apart[i]).ravel()} if single else set()
         for number, person in enumerate(_records(_field(picture, "annorect"))):
             if single and number + 1 not in alone:
                 continue
             at = f"{name}/{number}"
-            found = _points(_nested(person, "annopoints", "point"))
+            found = _points(person)
             if found is None:
-                skipped["persons without joints"].append(at)
+                skipped[NO_JOINTS].append(at)
             elif isinstance(found, str):
                 skipped[found].append(at)
             else:
@@ -134,12 +136,14 @@ def read_keyframes(path: Path) -> dict[str, str]:
     return found
 
 
-def _points(value: NDArray[Any]) -> tuple[Floats, NDArray[np.uint8]] | str | None:
+def _points(person: Any) -> tuple[Floats, NDArray[np.uint8]] | str | None:
     """Joints and visibilities of one person; None if it has no points; a reason if they make no sense."""
     joints, visible = np.full((_K, 2), np.nan), np.full(_K, ABSENT, np.uint8)
+    given = _field(person, "annopoints")
+    value = _nested(person, "annopoints", "point") if _records(given) else given
     points = _records(value)
     if not points:
-        return None
+        return "joints that are not points" if value.size else None
     for point in points:
         number = _number(_field(point, "id"))
         if number not in range(_K):

@@ -28,7 +28,7 @@ from bipose_lit.datasets.labels import make_uids
 from bipose_lit.datasets.mpii import MPII
 from bipose_lit.datasets.mpii_files import Skipped
 from bipose_lit.datasets.mpii_release import KEYFRAMES, read_keyframes
-from bipose_lit.types import NORMS, BiposeError
+from bipose_lit.types import NORMS, AbsentSplitError, BiposeError
 
 BATCHES: Final = "mpii_human_pose_v1_sequences_batch"
 MOST_NEIGHBOURS: Final = 500
@@ -48,9 +48,12 @@ class MPIISequences:
         annotations: as `MPII`, likewise the rest.
         box_rule: "gt-box" or "frame-box", of the labelled frame.
         val_fraction: share of the training pictures that validates.
-        single: of the owners' file, take only persons who stand apart.
+        single: of the owners' file, take only persons who stand apart; see `MPII`.
         strict: see `MPII`.
         name: first part of the index's name.
+
+    Attributes:
+        official: see `MPII`.
 
     Raises:
         BiposeError: as `MPII`; no batch of frames or no key frames.
@@ -77,7 +80,7 @@ class MPIISequences:
         if not 0 <= neighbours <= MOST_NEIGHBOURS:
             raise BiposeError(f"neighbours {neighbours} must be from 0 to {MOST_NEIGHBOURS}")
         self.stills = MPII(root, annotations, box_rule, val_fraction, single, strict, name)
-        self.root, self.neighbours = self.stills.root, neighbours
+        self.root, self.neighbours, self.official = self.stills.root, neighbours, self.stills.official
         if not self.batches:
             raise BiposeError(f"{self.root}: no folder {BATCHES}1 or its like; unpack the frames there")
 
@@ -99,7 +102,12 @@ class MPIISequences:
         tracks = [clip for track in stills.tracks if (clip := self._clip(track, skipped))]
         if not tracks:
             why = "; ".join(f"{reason}: {len(where)}" for reason, where in skipped.items())
-            raise BiposeError(f"{self.root}: no frames around the pictures of {split} ({why}); unpack more batches")
+            kind = (
+                AbsentSplitError
+                if len(skipped.get("pictures without frames", ())) == len(stills.tracks)
+                else BiposeError
+            )
+            raise kind(f"{self.root}: no frames around the pictures of {split} ({why}); unpack more batches")
         return replace(stills, tracks=tuple(tracks), skipped=skipped)
 
     @cached_property

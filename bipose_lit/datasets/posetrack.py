@@ -5,10 +5,13 @@ Tree:
     annotations/{train,val}/SEQ.json       labels: see `posetrack_json`
 
 The labels' test set is withheld; published numbers are those of val, so "test" is val here, and "val" is a share of the
-train sequences. Training sequences have labels in 30 consecutive frames, val sequences also in every fourth frame beside them.
+train sequences, held out by tens of neighbouring numbers, as neighbours may be from one video (the cluster stays the sequence:
+nothing tells the video). Training sequences have labels in 30 consecutive frames, val sequences also in every fourth frame
+beside them.
 The third number of a keypoint is 0 or 1: VISIBLE or ABSENT. The two ears are slots that are never labelled.
 
-Pixels and labels are taken as they are in the files, boxes too.
+Pixels and labels are taken as they are in the files, boxes too. Persons count in AP as `bipose evaluate posetrack18` counts them:
+one without a head box is labelled, and no prediction can match it; one without a usable id gets an id of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from bipose_lit import skeletons
 from bipose_lit.datasets import boxes as rules
 from bipose_lit.datasets.frames import FolderFrames, image_size
 from bipose_lit.datasets.index import Entry, PoseIndex, Track
+from bipose_lit.datasets.json_labels import told
 from bipose_lit.datasets.labels import hold_out, make_uids
 from bipose_lit.datasets.posetrack_json import Detection, Person, read_detections
 from bipose_lit.datasets.posetrack_sequences import (
@@ -32,13 +36,14 @@ from bipose_lit.datasets.posetrack_sequences import (
     around,
     frame_names,
     load_sequences,
+    neighbourhoods,
     person_box,
     runs,
     scored_frames,
 )
 from bipose_lit.metrics.posetrack import head_size
 from bipose_lit.metrics.posetrack_scoring import PoseTrackScoring
-from bipose_lit.types import ABSENT, NORMS, VISIBLE, BiposeError
+from bipose_lit.types import ABSENT, NORMS, VISIBLE, AbsentSplitError, BiposeError
 
 BOX_RULES = ("gt-box", "det-box")
 MOST_NEIGHBOURS = 100
@@ -112,8 +117,9 @@ class PoseTrack18:
             raise BiposeError(f"split {split!r} is none of train, val, test")
         sequences, faults = self._sequences("val" if split == "test" else "train")
         if split != "test":
-            held = hold_out(sequences, self.val_fraction)
-            sequences = {title: s for title, s in sequences.items() if (title in held) == (split == "val")}
+            near = neighbourhoods(sequences)
+            held = hold_out(near.values(), self.val_fraction)
+            sequences = {title: s for title, s in sequences.items() if (near[title] in held) == (split == "val")}
         skipped: Skipped = defaultdict(list)
         for title in ("", *sequences):
             for reason, where in faults.get(title, {}).items():
@@ -124,7 +130,8 @@ class PoseTrack18:
         made = list(make(sequences, places, skipped))
         if not made:
             hint = "raise val_fraction" if split == "val" else "check the label files"
-            raise BiposeError(f"{self.root}: no labelled person in the {split} split; {hint}")
+            kind = BiposeError if sequences else AbsentSplitError
+            raise kind(f"{self.root}: no labelled person in the {split} split; {hint}{told(skipped)}")
         tracks = tuple(track for track, _ in made)
         uid = np.concatenate([track.uid for track in tracks])
         if len(np.unique(uid)) != len(uid):
@@ -145,8 +152,9 @@ class PoseTrack18:
             if not found[0]:
                 part = "train, and val, which is a share of it," if folder == "train" else "test, the official val,"
                 lost = [where for places in found[1].get("", {}).values() for where in places]
-                why = f"all {len(lost)} label files are damaged" if lost else f"no {pattern}"
-                raise BiposeError(f"{self.root}: {why}; {part} cannot be had without these labels")
+                why = f"all {len(lost)} label files are damaged, as {lost[0]}" if lost else f"no {pattern}"
+                kind = BiposeError if lost else AbsentSplitError
+                raise kind(f"{self.root}: {why}; {part} cannot be had without these labels")
             self._read[folder] = found
         return self._read[folder]
 

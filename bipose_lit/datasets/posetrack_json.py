@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,13 +24,16 @@ from bipose_lit.skeletons import POSETRACK18
 from bipose_lit.types import BiposeError
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 Bools = NDArray[np.bool_]
 
 LIMIT = 1e6
 """Pixels; larger coordinates in labels are damage."""
 
 _MAX_ID = 2**62
-_WHAT = "PoseTrack18's JSON (files with annolist are PoseTrack17's: convert them)"
+_WHAT = "PoseTrack18's JSON"
+NO_HEAD = "persons without a head box, kept as labelled, no prediction can match them"
+NO_TRACK = "persons without a usable track id, kept as a track of their own"
 
 
 class _Image(msgspec.Struct):
@@ -55,10 +58,10 @@ class _LabelFile(msgspec.Struct):
 class _Label(msgspec.Struct):
     image_id: int
     keypoints: list[float]
-    id: int | None = None
-    track_id: int | None = None
-    bbox: list[float] | None = None
-    bbox_head: list[float] | None = None
+    id: Any = None  # what AP does not need must not cost the person
+    track_id: Any = None
+    bbox: Any = None
+    bbox_head: Any = None
 
 
 class _ResultImage(msgspec.Struct):
@@ -116,12 +119,13 @@ class Person:
         image: the image's id.
         where: for messages.
         id: annotation id; -1 where the file has none, or one out of range.
-        track: track id; None where the file has none.
+        track: track id; None where the file has none, or none that is usable.
         xy: (17, 2) original pixels.
         seen: (17,) the third number is not 0.
         there: (17,) the joint counts as labelled in poseval: x, y and the third number are not all 0.
         box: (4,) x, y, w, h; None where the file has none, or one out of all bounds.
-        head: (4,) x, y, w, h of the head's box.
+        head: (4,) x, y, w, h of the head's box; NaN where the file has none: the person counts as labelled and cannot be matched.
+        remarks: what was wrong with a person who is kept.
     """
 
     image: int
@@ -133,6 +137,7 @@ class Person:
     there: Bools
     box: Floats | None
     head: Floats
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ def read_labels(path: Path) -> Labels:
     Raises:
         BiposeError: no such file, not this format, a repeated or unusable image.
     """
-    content = read_json(path, _LabelFile, _WHAT)
+    content = _read(path, _LabelFile)
     pictures: dict[int, Picture] = {}
     for image in content.images:
         if image.id in pictures:
@@ -212,7 +217,7 @@ def read_results(path: Path) -> Results:
         BiposeError: no such file, not this format, a person without scores, of an image that `images` does not list, with
             the wrong number of keypoints or scores, or with a number that is not finite.
     """
-    content = read_json(path, _ResultFile, _WHAT)
+    content = _read(path, _ResultFile)
     images = frozenset(image.id for image in content.images)
     columns, count = _columns(path, content.categories)
     persons: dict[int, list[Found]] = {}
@@ -281,6 +286,19 @@ def frame_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return read_json(path, kind, _WHAT)
+    except BiposeError as error:
+        try:
+            old = "annolist" in read_json(path, dict[str, msgspec.Raw], _WHAT)
+        except BiposeError:
+            old = False
+        if not old:
+            raise
+        raise BiposeError(f"{path}: has annolist, as PoseTrack17's files; convert it to PoseTrack18's JSON") from error
+
+
 def _picture(path: Path, image: _Image) -> Picture:
     number, parts = frame_number(image.file_name), image.file_name.split("/")
     usual = image.file_name.isprintable() and "\\" not in image.file_name and not {"", ".", ".."} & set(parts)
@@ -311,24 +329,26 @@ def _person(
         return "persons of images that the file does not list"
     if len(label.keypoints) != 3 * count:
         return "persons with a wrong number of keypoints"
-    if label.track_id is not None and abs(label.track_id) >= _MAX_ID:
-        return "persons with a track id out of range"
     values = np.array(label.keypoints).reshape(count, 3)
     if not _usual(values) or not np.isin(values[:, 2], (0, 1, 2)).all():
         return "persons with keypoints out of all bounds"
-    head = _box(label.bbox_head)
+    head, number, track = _box(label.bbox_head), _number(label.id), _number(label.track_id)
+    remarks = []
     if head is None:
-        return "persons without a head box, which AP needs"
+        remarks.append(NO_HEAD)
+    if track is None and label.track_id is not None:
+        remarks.append(NO_TRACK)
     return Person(
         image=label.image_id,
-        where=f"{where} (id {label.id})",
-        id=label.id if label.id is not None and 0 <= label.id < _MAX_ID else -1,
-        track=label.track_id,
+        where=where if number is None else f"{where} (id {number})",
+        id=number if number is not None and number >= 0 else -1,
+        track=track,
         xy=_spread(values[:, :2], columns),
         seen=_spread(values[:, 2] != 0, columns),
         there=_spread((values != 0).any(axis=1), columns),
         box=_box(label.bbox),
-        head=head,
+        head=np.full(4, np.nan) if head is None else head,
+        remarks=tuple(remarks),
     )
 
 
@@ -336,9 +356,17 @@ def _usual(values: Floats) -> bool:
     return bool(np.isfinite(values).all() and (np.abs(values) <= LIMIT).all())
 
 
-def _box(numbers: list[float] | None) -> Floats | None:
-    box = np.array(numbers or [], np.float64)
-    return box if box.shape == (4,) and _usual(box) else None
+def _number(value: Any) -> int | None:
+    """A whole number that fits; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_ID else None
+
+
+def _box(numbers: Any) -> Floats | None:
+    """(4,) x, y, w, h; None for anything else."""
+    if not isinstance(numbers, list) or len(numbers) != 4 or any(type(n) not in (int, float) for n in numbers):
+        return None
+    box = np.array(numbers, np.float64)
+    return box if _usual(box) else None
 
 
 def _columns(path: Path, categories: Sequence[_Category] | None) -> tuple[NDArray[np.int64], int]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bipose_lit.datasets import boxes as rules
+from bipose_lit.datasets.labels import make_uids, without_place
 from bipose_lit.datasets.posetrack_json import Labels, Person, Picture, frame_number, read_labels
 from bipose_lit.metrics.posetrack import SCORED, Frame, head_size
 from bipose_lit.types import BiposeError
 
 Skipped = dict[str, list[str]]
+
+_NUMBERED = re.compile(r"(\d+)\d(?!\d)", re.ASCII)
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -60,16 +65,17 @@ def load_sequences(root: Path, pattern: str, strict: bool) -> tuple[dict[str, Se
     for path in paths:
         try:
             labels = read_labels(path)
-        except BiposeError:
+        except BiposeError as error:
             if strict:
                 raise
-            faults[""]["damaged label files"].append(path.name)
+            faults[""]["damaged label files"].append(f"{path.name} ({without_place(error, path)})")
             continue
         for i in labels.pictures:
             if listed.setdefault(i, path) != path:
                 raise BiposeError(f"{path} and {listed[i]} both list image {i}; choose label files by `annotations`")
         titles = _add(labels, found)
-        for reason, where in labels.faults:
+        remarks = [(reason, person.where) for person in labels.persons for reason in person.remarks]
+        for reason, where in (*labels.faults, *remarks):
             faults[next(iter(titles)) if len(titles) == 1 else ""][reason].append(where)
     ordered = {}
     for title in sorted(found):
@@ -94,6 +100,16 @@ def _add(labels: Labels, found: dict[str, Sequence]) -> set[str]:
         title = picture.sequence.rpartition("/")[2]
         found[title].persons.setdefault(picture.number, []).append(person)
     return titles
+
+
+def neighbourhoods(titles: Iterable[str]) -> dict[str, str]:
+    """By title, what is held out as a whole: the sequences whose numbers share all but the last digit.
+
+    The numbers are those of MPII's pictures, of which neighbours are mostly from one video. Where that gives fewer than ten, each
+    sequence stands for itself.
+    """
+    found = {title: match[1] if (match := _NUMBERED.match(title)) else title for title in titles}
+    return found if len(set(found.values())) >= _FEWEST else {title: title for title in found}
 
 
 def scored_frame(persons: Iterable[Person], picture: Picture) -> Frame:
@@ -122,27 +138,34 @@ def scored_frames(sequences: Iterable[Sequence]) -> tuple[list[Frame], dict[int,
 def runs(sequence: Sequence, single: bool, known: set[int], skipped: Skipped) -> Iterator[tuple[str, list[Person]]]:
     """(name, one person in consecutive frames), by track and time.
 
+    A person without a usable annotation id, or with one that was met before, gets another, made of its place in the file: AP
+    counts it all the same.
+
     Args:
         sequence: the video.
         single: every frame by itself.
         known: annotation ids that were met, is added to.
-        skipped: persons that cannot be used, is added to.
+        skipped: persons that cannot be used, or of whom something is made up; is added to.
     """
     tracks: dict[str, dict[int, Person]] = {}
     for number, persons in sequence.persons.items():
-        for person in persons:
-            name = f"person{person.track}" if person.track is not None else f"id{person.id}"
-            if person.id < 0:
-                skipped.setdefault("persons without a usable annotation id", []).append(person.where)
-            elif person.id in known:
-                skipped.setdefault("persons whose annotation id was there before", []).append(person.where)
-            elif not person.seen.any():
+        for labelled in persons:
+            person = labelled
+            if not person.seen.any():
                 skipped.setdefault("persons without a labelled joint", []).append(person.where)
-            elif number in tracks.get(name, {}):
-                skipped.setdefault("persons whose track is in the frame twice", []).append(person.where)
-            else:
-                known.add(person.id)
-                tracks.setdefault(name, {})[number] = person
+                continue
+            if person.id < 0 or person.id in known:
+                lacks = "without a usable annotation id" if person.id < 0 else "whose annotation id was there before"
+                skipped.setdefault(f"persons {lacks}, kept under another", []).append(person.where)
+                person = replace(person, id=int(make_uids(f"{sequence.title}/{person.where}", 1)[0]))
+            name = f"person{person.track}" if person.track is not None else f"id{person.id}"
+            if number in tracks.get(name, {}):
+                skipped.setdefault(
+                    "persons whose track is in the frame twice, kept as a track of their own", []
+                ).append(person.where)
+                name = f"id{person.id}"
+            known.add(person.id)
+            tracks.setdefault(name, {})[number] = person
     for name, members in tracks.items():
         run: list[Person] = []
         first = before = -2
@@ -164,9 +187,9 @@ def person_box(person: Person, skipped: Skipped) -> rules.Boxes:
             return own
     skipped.setdefault("boxes without area, one around joints and head used", []).append(person.where)
     points = person.xy[person.seen]
-    x, y, w, h = person.head
-    low = np.minimum(points.min(axis=0) - 0.5, [min(x, x + w), min(y, y + h)])
-    high = np.maximum(points.max(axis=0) + 0.5, [max(x, x + w), max(y, y + h)])
+    x, y, w, h = person.head  # fmin and fmax pass over the NaN of a head box that is not there
+    low = np.fmin(points.min(axis=0) - 0.5, [min(x, x + w), min(y, y + h)])
+    high = np.fmax(points.max(axis=0) + 0.5, [max(x, x + w), max(y, y + h)])
     return np.concatenate([low + 0.5, high - low]).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bipose_lit.datasets.posetrack_json import Labels, Person, Results, read_labels, read_results
+from bipose_lit.datasets.posetrack_json import NO_HEAD, Labels, Person, Results, read_labels, read_results
 from bipose_lit.datasets.posetrack_sequences import scored_frame
 from bipose_lit.evaluate.outcome import Outcome
 from bipose_lit.metrics.posetrack import SCORED, Frame, joint_ap
@@ -33,8 +33,8 @@ def evaluate(annotations: Path, predictions: Path) -> Outcome:
         "ap", then "ap/GROUP" and "ap/JOINT", fractions of 1.
 
     Raises:
-        BiposeError: a missing or damaged file, a labelled person that cannot be read, a prediction without scores, or a
-            labelled image that the predictions do not list.
+        BiposeError: a missing or damaged file, a labelled person that cannot be read, nobody with a head box, a prediction
+            without scores, or a labelled image that the predictions do not list.
     """
     paths = [annotations]
     if annotations.is_dir():
@@ -43,6 +43,7 @@ def evaluate(annotations: Path, predictions: Path) -> Outcome:
             raise BiposeError(f"{annotations}: no label file SEQ.json in this folder")
     frames: list[Frame] = []
     listed: dict[int, Path] = {}
+    headless = 0
     counts = {"sequences": 0, "images": 0, "persons": 0, "predicted_persons": 0}
     whole = read_results(predictions) if not predictions.is_dir() else None
     total = _persons(whole) if whole else 0
@@ -63,14 +64,21 @@ def evaluate(annotations: Path, predictions: Path) -> Outcome:
         counts["sequences"] += len({picture.sequence for picture in labels.pictures.values()})
         counts["images"] += len(found)
         counts["persons"] += len(labels.persons)
+        headless += sum(NO_HEAD in person.remarks for person in labels.persons)
         counts["predicted_persons"] += sum(len(frame.pred) for frame in found)
     if not frames:
         raise BiposeError(f"{annotations}: no labelled person; the owners withhold the labels of the test set")
+    if headless == counts["persons"]:
+        raise BiposeError(
+            f"{annotations}: no labelled person has a head box (bbox_head), which AP needs; is it PoseTrack18's?"
+        )
     result = joint_ap(frames)
     counts |= {"joints": int(result.labels.sum()), "predicted_joints": int(result.predictions.sum())}
     notes = list(NOTES)
     if undefined := int(np.isnan(result.ap).sum()):
         notes.append(f"{undefined} joints are predicted but never labelled: they have no AP and are left out of ap")
+    if headless:
+        notes.append(f"{headless} {NO_HEAD}")
     if unused := total - counts["predicted_persons"]:
         notes.append(f"{unused} predicted persons are in images without a labelled person: left out")
     return Outcome("posetrack18", counts, result.metrics(), tuple(notes))

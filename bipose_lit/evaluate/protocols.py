@@ -31,7 +31,8 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "mpii": Protocol(
         "bipose_lit.evaluate.mpii",
-        "gt_valid.mat, Newell's valid.h5, HRNet's valid.json or the official mpii_human_pose_v1_u12_2.mat",
+        "gt_valid.mat, Newell's valid.h5, HRNet's valid.json with gt_valid.mat beside it, or the owners' "
+        "mpii_human_pose_v1_u12_1.mat (..._u12_2.mat)",
         "h5, mat, npy or json with preds (N, 16, 2), in the annotations' order",
     ),
     "penn": Protocol(

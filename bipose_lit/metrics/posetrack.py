@@ -16,8 +16,9 @@ threshold falls to the same side:
 
 "ap" is the mean of the 15 joints' AP, those left out that are predicted but never labelled (NaN); a joint that is never
 predicted has AP 0, even where it is never labelled either. A group's AP is the plain mean of its joints. All arithmetic is
-float64. One liberty is ours: equal scores are ranked by a stable sort, the later prediction first. So does poseval for short
-lists; for longer ones it leaves the order of ties to numpy's unstable sort, which differs between machines.
+float64. Two liberties are ours. A labelled person without a head size, of which poseval knows none, counts as labelled and cannot
+be matched. Equal scores are ranked by a stable sort, the later prediction first: so does poseval for short lists; for longer ones
+it leaves the order of ties to numpy's unstable sort, which differs between machines.
 """
 
 from __future__ import annotations

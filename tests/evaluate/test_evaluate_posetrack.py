@@ -160,7 +160,7 @@ def test_broken_predictions(folders, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["annotations"][1].pop("bbox_head"), "head box"),
+        (lambda c: [a.pop("bbox_head") for a in c["annotations"]], "no labelled person has a head box"),
         (lambda c: c["annotations"][1].update(keypoints=[1]), "wrong number of keypoints"),
         (lambda c: c["annotations"][1].update(image_id=1), "does not list"),
         (lambda c: c["annotations"].append([]), "cannot be read"),
@@ -175,6 +175,39 @@ def test_broken_labels(folders, change, message):
     with pytest.raises(BiposeError, match=message) as raised:
         evaluate(gt / "000001_mpii_test.json", pr)
     assert "000001_mpii_test.json" in str(raised.value)
+
+
+def test_a_person_without_a_head_box_is_labelled_and_not_matched(folders):
+    gt, pr = folders
+    first = "000001_mpii_test.json"
+    rewrite(gt / first, lambda c: c["annotations"][0].pop("bbox_head"))
+    outcome = evaluate(gt / first, pr / first)
+    assert (outcome.counts["persons"], outcome.counts["joints"]) == (4, 60)
+    # Three of four right, the first in the file, and so the last in rank, wrong.
+    assert outcome.metrics["ap"] == pytest.approx(0.75)
+    assert any("1 persons without a head box" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"id": None}, {"id": "x"}, {"id": -1}, {"id": 2.5}, {"track_id": 2**80}, {"track_id": []}]
+)
+def test_ids_do_not_matter(folders, changes):
+    gt, pr = folders
+    expected = evaluate(gt, pr).metrics
+    rewrite(gt / "000001_mpii_test.json", lambda c: c["annotations"][1].update(changes))
+    assert evaluate(gt, pr).metrics == expected
+
+
+def test_posetrack17_is_named_only_where_it_is(folders):
+    gt, pr = folders
+    first = gt / "000001_mpii_test.json"
+    first.write_text(json.dumps({"annolist": []}))
+    with pytest.raises(BiposeError, match=r"PoseTrack17.*convert"):
+        evaluate(first, pr)
+    first.write_text(json.dumps({"images": []}))
+    with pytest.raises(BiposeError, match="PoseTrack18") as raised:
+        evaluate(first, pr)
+    assert "PoseTrack17" not in str(raised.value)
 
 
 def test_missing_files(folders, tmp_path):

@@ -131,6 +131,7 @@ def random_frames(seed, frames=6, ties=False):
         joints = rng.uniform(0, 200, (G, 1, 2)) + rng.uniform(-40, 40, (G, K, 2))
         labelled = rng.random((G, K)) < rng.choice([0.0, 0.6, 1.0], p=[0.1, 0.6, 0.3], size=(G, 1))
         head = rng.uniform(8, 40, G) * (rng.random(G) > 0.05)
+        head[rng.random(G) < 0.05] = np.nan
         pred = np.zeros((P, K, 2))
         for p in range(P):
             near = G and rng.random() < 0.8
