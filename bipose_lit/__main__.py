@@ -208,9 +208,14 @@ def _add_evaluate(parser: Parser) -> None:
         "--nms", type=float, metavar="OKS", help="thin out the predictions by OKS-NMS first (0.9 is usual)"
     )
     parser.add_argument("--skeleton", metavar="NAME|YAML", help="of labels that are not COCO's 17 joints")
-    parser.add_argument("--split", metavar="S", help="penn: train, test or all; jhmdb: 1, 2 or 3 (default: test; 1)")
+    parser.add_argument(
+        "--split",
+        metavar="S",
+        help="penn: train, val, test or all (default: test); jhmdb, sub_jhmdb: 1, 2, 3 or all, their mean (default: 1)",
+    )
     parser.add_argument("--subjects", type=names, metavar="A,B,..", help="of Human3.6M (default: S9,S11)")
     parser.add_argument("--unit", metavar="U", help="of Human3.6M's predictions: m or mm (default: as the labels)")
+    parser.add_argument("--cameras", type=Path, metavar="FILE", help="json: move Human3.6M's labels into each camera's axes")
 
 
 def _seeds(text: str) -> int | list[int]:
@@ -297,7 +302,7 @@ def _report(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from bipose_lit.evaluate.command import evaluate
 
-    names = ("engine", "oks", "min_score", "nms", "skeleton", "split", "subjects", "unit")
+    names = ("engine", "oks", "min_score", "nms", "skeleton", "split", "subjects", "unit", "cameras")
     evaluate(
         args.protocol, args.annotations, args.predictions, args.json, **{name: getattr(args, name) for name in names}
     )

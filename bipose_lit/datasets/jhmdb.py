@@ -28,7 +28,9 @@ from bipose_lit.datasets import labels as files
 from bipose_lit.datasets import puppet
 from bipose_lit.datasets.frames import FolderFrames, VideoFrames, image_size, probe_video
 from bipose_lit.datasets.index import Entry, FrameSource, PoseIndex, Track
-from bipose_lit.types import ABSENT, VISIBLE, BiposeError
+from bipose_lit.datasets.json_labels import told
+from bipose_lit.metrics.video_pck import corner_size
+from bipose_lit.types import ABSENT, NORMS, VISIBLE, AbsentSplitError, BiposeError
 
 BOX_RULES = ("clip-box", "frame-box", "puppet-box")
 MANIFEST = "manifest.json"
@@ -46,6 +48,7 @@ class _Pixels:
     count: int
     size: tuple[int, int]
     fps: float
+    remarks: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,10 @@ class JHMDB:
         skipped: dict[str, list[str]] = defaultdict(list)
         tracks = [track for action, clip in wanted if (track := self._track(action, clip, skipped))]
         if not tracks:
-            hint = "raise val_fraction" if split == "val" else "check the split lists"
-            raise BiposeError(f"{self.root / self.splits_folder}: split {self.split} has no {split} clips; {hint}")
+            where = f"{self.root / self.splits_folder}: split {self.split} has no {split} clips"
+            if wanted:
+                raise BiposeError(f"{where} that can be used{told(skipped)}")
+            raise AbsentSplitError(f"{where}; {'raise val_fraction' if split == 'val' else 'check the split lists'}")
         files.check_uids(t.clip for t in tracks)
         name = f"{self.name}/split{self.split}/{split}[{self.box_rule}]"
         return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(tracks), dict(skipped))
@@ -184,7 +189,7 @@ class JHMDB:
         found: dict[tuple[str, str], int] = {}
         lists = sorted(p for p in folder.iterdir() if known.fullmatch(p.name) and not p.name.startswith("."))
         if not lists:
-            raise BiposeError(f"{folder}: no CLASS_test_split{self.split}.txt; choose another split number")
+            raise AbsentSplitError(f"{folder}: no CLASS_test_split{self.split}.txt; choose another split number")
         for path in lists:
             action = path.name[: path.name.rindex("_test_split")]
             try:
@@ -227,13 +232,11 @@ class JHMDB:
                 raise
             skipped["damaged frames"].append(f"{name} ({error})")
             return None
-        for reason, detail in labels.remarks.items():
+        for reason, detail in (labels.remarks | pixels.remarks).items():
             skipped[reason].append(f"{name} ({detail})" if detail else name)
         count = min(len(labels), pixels.count)
-        if len(labels) != pixels.count:
-            skipped["labels and frames differ in number, common start used"].append(
-                f"{name} ({len(labels)} labels, {pixels.count} frames)"
-            )
+        if not count:
+            return None
         visible = labels.visible[:count]
         joints = np.where((visible != ABSENT)[..., None], labels.joints[:count] - 1, 0).astype(np.float32)
         whole = rules.clip_box(joints, visible)
@@ -241,13 +244,18 @@ class JHMDB:
             skipped["no labelled joint"].append(name)
             return None
         own = rules.frame_boxes(joints, visible)
+        sizes = np.full(count, np.nan)
         if self.box_rule == "clip-box":
             box = rules.jitter_box(whole, name, self.box_jitter, self.seed)
             used = np.repeat(box[None].astype(np.float32), count, axis=0)
         else:
             if self.box_rule == "puppet-box":
-                own = self._puppet_boxes(action, clip, own, pixels.size, skipped)
+                corners = self._puppet_corners(action, clip, len(labels), pixels.size, skipped)[:count]
+                own, sizes = self._puppet_boxes(name, corners, own, skipped), corner_size(corners)
             used = rules.fill_boxes(own, whole)
+        norms = rules.track_norms(joints, visible, self.skeleton, own, whole)
+        bbox = NORMS.index("bbox")  # the official size counts where the box has no area as well
+        norms[:, bbox] = np.where(np.isnan(sizes), norms[:, bbox], sizes)
         return Track(
             clip=name,
             cluster=files.source_title(clip, action),
@@ -255,36 +263,36 @@ class JHMDB:
             joints=joints,
             visible=visible,
             boxes=used,
-            norms=rules.track_norms(joints, visible, self.skeleton, own, whole),
+            norms=norms,
             uid=files.make_uids(name, count),
             image_size=pixels.size,
             fps=labels.fps or pixels.fps,
             action=action,
         )
 
-    def _puppet_boxes(
-        self, action: str, clip: str, tight: rules.Boxes, size: tuple[int, int], skipped: dict[str, list[str]]
-    ) -> rules.Boxes:
-        """The boxes around the masks, the joints' where there is none."""
+    def _puppet_corners(
+        self, action: str, clip: str, labelled: int, size: tuple[int, int], skipped: dict[str, list[str]]
+    ) -> NDArray[np.float64]:
+        """(labelled, 4) corners of the masks, NaN where there is none."""
         name, path = f"{action}/{clip}", puppet.mask_path(self.root, action, clip)
-        if not path.exists():
-            skipped["no puppet mask, the joints' box used"].append(name)
-            return tight
         try:
-            corners, masked = puppet.mask_corners(path)
-            if masked != size:
-                raise BiposeError(f"{path}: masks of {masked[0]}x{masked[1]} pixels for frames of {size[0]}x{size[1]}")
+            if path.exists():
+                return puppet.clip_corners(path, labelled, size)
+            skipped["no puppet mask, the joints' box used"].append(name)
         except BiposeError as error:
             if self.strict:
                 raise
             skipped["damaged puppet mask, the joints' box used"].append(f"{name} ({files.without_place(error, path)})")
-            return tight
-        own = np.full(tight.shape, np.nan, np.float32)
-        corners = corners[: len(own)]
+        return np.full((labelled, 4), np.nan)
+
+    def _puppet_boxes(
+        self, name: str, corners: NDArray[np.float64], tight: rules.Boxes, skipped: dict[str, list[str]]
+    ) -> rules.Boxes:
+        """The boxes around the masks, the joints' where there is none."""
         # Corners are pixel centres; the official measure takes x2 - x1 as the width.
-        own[: len(corners)] = np.concatenate([corners[:, :2] + 0.5, corners[:, 2:] - corners[:, :2]], axis=1)
+        own = np.concatenate([corners[:, :2] + 0.5, corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float32)
         bad = rules.without_area(own)
-        if bad.any():
+        if bad.any() and not np.isnan(corners).all():
             skipped["frames without puppet mask, the joints' box used"].append(f"{name} ({int(bad.sum())})")
         return np.where(bad[:, None], tight, own)
 
@@ -292,18 +300,40 @@ class JHMDB:
         folder = self.root / "Rename_Images" / action / clip
         video = Path("ReCompress_Videos") / action / f"{clip}.avi"
         found = sorted(p.name for p in folder.glob("[!.]*.png")) if self.pixels != "video" else []
-        if found and (self.pixels == "images" or len(found) >= labelled or not (self.root / video).exists()):
-            names = tuple(f"Rename_Images/{action}/{clip}/{name}" for name in found)
-            size = _size(self.root / names[0], image_size(self.root / names[0]))
-            return _Pixels(FolderFrames(self.root, names), len(names), size, _FPS)
+        paired = files.pair_frames(found, labelled) if found else files.Paired(())
+        complete = len(paired.names) == labelled
+        if found and (self.pixels == "images" or complete or not (self.root / video).exists()):
+            remarks = {paired.reason: paired.detail} if paired.reason else {}
+            size = _size(folder / found[0], image_size(folder / found[0]))
+            names = tuple(f"Rename_Images/{action}/{clip}/{name}" for name in paired.names)
+            return _Pixels(FolderFrames(self.root, names), len(names), size, _FPS, remarks)
         if self.pixels != "images" and (self.root / video).exists():
             info = probe_video(self.root / video)
             size, fps = _size(self.root / video, info.size), info.fps if 0 <= info.fps <= files.LARGEST else 0.0
             if not info.frames:
                 raise BiposeError(f"{self.root / video}: holds no frame; copy or download the file again")
-            return _Pixels(VideoFrames(self.root, video.as_posix(), info.frames), info.frames, size, fps)
+            remarks = {}
+            if info.frames != labelled:
+                remarks[files.UNLIKE] = f"{labelled} labels, {info.frames} frames"
+            return _Pixels(VideoFrames(self.root, video.as_posix(), info.frames), info.frames, size, fps, remarks)
+        # Labels without pixels: expect what the folder has of other clips, or the official names.
+        if self.pixels == "video" or (self.pixels == "auto" and (self.root / video.parts[0]).is_dir()):
+            return _Pixels(VideoFrames(self.root, video.as_posix(), labelled), labelled, _SIZE, _FPS, {})
         names = tuple(f"Rename_Images/{action}/{clip}/{t + 1:05d}.png" for t in range(labelled))
-        return _Pixels(FolderFrames(self.root, names), labelled, _SIZE, _FPS)
+        return _Pixels(FolderFrames(self.root, names), labelled, _SIZE, _FPS, {})
+
+
+def picture_size(root: Path, action: str, clip: str) -> tuple[int, int]:
+    """Width and height of a clip's pictures, or else of its video; 320x240, as all official ones, where neither is there.
+
+    Raises:
+        BiposeError: damaged ones.
+    """
+    first = min((root / "Rename_Images" / action / clip).glob("[!.]*.png"), default=None)
+    video = root / "ReCompress_Videos" / action / f"{clip}.avi"
+    if first is not None:
+        return _size(first, image_size(first))
+    return _size(video, probe_video(video).size) if video.exists() else _SIZE
 
 
 def _size(path: Path, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What readers of label files share: MATLAB files and what is in them, annotation ids, sources of clips, held-out clusters."""
+"""What readers of label files share: MATLAB files and what is in them, frames by number, annotation ids, sources of clips."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 import math
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from bipose_lit.types import ABSENT, BiposeError
 
 MAX_FRAMES = 4096
 """Frames that one clip's annotation ids have room for."""
+
+UNLIKE = "labels and frames differ in number, common start used"
+"""A reason for `PoseIndex.skipped`."""
+
+MOST_NUMBERS = 2**24
+"""Numbers that a variable of labels or predictions may hold."""
 
 LARGEST = 1e6
 """Pixels: a joint or corner farther out is a slip of whoever wrote the file, and no place."""
@@ -52,9 +59,7 @@ def load_mat(path: Path, required: Iterable[str]) -> dict[str, Any]:
     try:
         content = parse_mat(read_bytes(path, LARGEST_FILE))
     except DamagedError as error:
-        if "v7" in str(error):
-            raise BiposeError(f"{path}: not a readable MATLAB file: {error}") from error
-        raise BiposeError(f"{path}: not a readable MATLAB file ({error}); copy or download it again") from error
+        raise BiposeError(f"{path}: not a readable MATLAB file ({error}); {error.advice}") from error
     missing = [name for name in required if name not in content]
     if missing:
         raise BiposeError(f"{path}: lacks the variable {', '.join(missing)}; is it this data set's label file?")
@@ -70,10 +75,12 @@ def numbers(path: Path, content: Mapping[str, Any], name: str) -> NDArray[np.flo
         name: a variable that is there.
 
     Raises:
-        BiposeError: text, cells, structs, complex numbers or another thing.
+        BiposeError: text, cells, structs, complex numbers or another thing, or more numbers than `MOST_NUMBERS`.
     """
     value = content[name]
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if value.size > MOST_NUMBERS:
+            raise BiposeError(f"{path}: {name} holds {value.size:,} numbers; is it this data set's label file?")
         return value.astype(np.float64)
     raise BiposeError(f"{path}: {name} is {_kind(value)}, expected numbers; is it this data set's label file?")
 
@@ -150,6 +157,60 @@ def drop_unusable(
             remarks[reason] = str(int(wrong.sum()))
     kept: NDArray[np.uint8] = np.where(near, visible, ABSENT).astype(np.uint8)
     return np.where((kept != ABSENT)[..., None], places, 0.0), kept
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Pictures of a clip that belong to its first labels.
+
+    Attributes:
+        names: file names, one a label from the first one on; empty where no pair is certain.
+        reason: why these are not as many as the labels, or why there are further pictures; "" where all is as it should be.
+        detail: the numbers, or which file is missing.
+    """
+
+    names: tuple[str, ...]
+    reason: str = ""
+    detail: str = ""
+
+
+def pair_frames(names: Sequence[str], labelled: int) -> Paired:
+    """Finds the picture of each labelled frame by the number in its name, so that a missing one shifts no label onto another.
+
+    Frames are numbered from 1, as in the official files, or from 0 if there is exactly one for each label. At a gap the clip
+    ends, since a track is of consecutive frames and starts with the first.
+
+    Args:
+        names: of the files, at least one.
+        labelled: frames with labels.
+    """
+    found: dict[int, str] = {}
+    for name in names:
+        digits = re.search(r"(\d{1,9})\.\w+$", name, re.ASCII)
+        if digits is None or found.setdefault(int(digits[1]), name) != name:
+            return Paired((), "pictures without a number of their own, clip left out", name)
+    first = 0 if 0 in found else 1
+    run = next(n for n in range(len(found) + 1) if first + n not in found)
+    if first == 0 and (run, len(found)) != (labelled, labelled):
+        return Paired(
+            (), "pictures numbered from 0 and not one for each label, clip left out", _amounts(labelled, found)
+        )
+    kept = tuple(found[first + n] for n in range(min(run, labelled)))
+    if run < labelled and max(found) > run:
+        sample = names[0]
+        digits = re.search(r"(\d{1,9})(\.\w+)$", sample, re.ASCII)
+        assert digits is not None
+        gap = f"no {sample[: digits.start()]}{run + 1:0{len(digits[1])}d}{digits[2]}"
+        if not run:
+            return Paired((), "the first picture is missing, clip left out", gap)
+        return Paired(kept, "a picture is missing, clip cut before it", f"{gap}, {run} of {labelled} frames kept")
+    if run != labelled or len(found) != labelled:
+        return Paired(kept, UNLIKE, _amounts(labelled, found))
+    return Paired(kept)
+
+
+def _amounts(labelled: int, found: Mapping[int, str]) -> str:
+    return f"{labelled} labels, {len(found)} frames"
 
 
 def _kind(value: object) -> str:

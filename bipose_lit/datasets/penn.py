@@ -25,7 +25,9 @@ from bipose_lit.datasets import boxes as rules
 from bipose_lit.datasets import labels as files
 from bipose_lit.datasets.frames import FolderFrames
 from bipose_lit.datasets.index import Entry, PoseIndex, Track
-from bipose_lit.types import ABSENT, VISIBLE, BiposeError
+from bipose_lit.datasets.json_labels import told
+from bipose_lit.metrics.video_pck import corner_size
+from bipose_lit.types import ABSENT, NORMS, VISIBLE, AbsentSplitError, BiposeError
 
 BOX_RULES = ("gt-box", "clip-box", "frame-box")
 MARKS = {"train": 1, "val": 0, "test": -1}
@@ -130,8 +132,10 @@ class PennAction:
             chosen = [clip for clip, cluster in clusters.items() if (cluster in held) == (split == "val")]
         tracks = [track for clip in chosen if (track := self._track(clip, contents[clip], skipped))]
         if not tracks:
+            if chosen or skipped or not self._contents:
+                raise BiposeError(f"{self.root / 'labels'}: no {split} clips; check the label files{told(skipped)}")
             hint = "raise val_fraction" if split == "val" else "check the label files"
-            raise BiposeError(f"{self.root / 'labels'}: no {split} clips; {hint}")
+            raise AbsentSplitError(f"{self.root / 'labels'}: no {split} clips; {hint}")
         files.check_uids(t.clip for t in tracks)
         name = f"penn_action/{split}[{self.box_rule}]"
         return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(tracks), dict(skipped))
@@ -151,12 +155,12 @@ class PennAction:
     def _track(self, clip: str, labels: PennLabels, skipped: dict[str, list[str]]) -> Track | None:
         for reason, detail in labels.remarks.items():
             skipped[reason].append(f"{clip} ({detail})" if detail else clip)
-        names = self._names(clip, len(labels))
-        count = min(len(labels), len(names))
-        if len(labels) != len(names):
-            skipped["labels and frames differ in number, common start used"].append(
-                f"{clip} ({len(labels)} labels, {len(names)} frames)"
-            )
+        pictures = self._pictures(clip, len(labels))
+        if pictures.reason:
+            skipped[pictures.reason].append(f"{clip} ({pictures.detail})")
+        count = len(pictures.names)
+        if not count:
+            return None
         visible = labels.visible[:count]
         joints = np.where((visible != ABSENT)[..., None], labels.joints[:count] - 1, 0).astype(np.float32)
         whole = rules.clip_box(joints, visible)
@@ -165,6 +169,11 @@ class PennAction:
             return None
         tight = rules.frame_boxes(joints, visible)
         own = self._own_boxes(clip, labels.corners[:count], tight, skipped)
+        norms = rules.track_norms(joints, visible, self.skeleton, own, whole)
+        size = corner_size(
+            labels.corners[:count]
+        )  # counts where the box has no area as well, as in the official measure
+        norms[:, NORMS.index("bbox")] = np.where(np.isnan(size), norms[:, NORMS.index("bbox")], size)
         if self.box_rule == "clip-box":
             box = rules.jitter_box(whole, clip, self.box_jitter, self.seed)
             used = np.repeat(box[None].astype(np.float32), count, axis=0)
@@ -173,11 +182,11 @@ class PennAction:
         return Track(
             clip=clip,
             cluster=labels.cluster or clip,
-            frames=FolderFrames(self.root, names[:count]),
+            frames=FolderFrames(self.root, tuple(f"frames/{clip}/{name}" for name in pictures.names)),
             joints=joints,
             visible=visible,
             boxes=used,
-            norms=rules.track_norms(joints, visible, self.skeleton, own, whole),
+            norms=norms,
             uid=files.make_uids(clip, count),
             image_size=labels.size,
             fps=labels.fps,  # the official labels do not say
@@ -194,11 +203,11 @@ class PennAction:
             skipped["boxes without area, the joints' box used"].append(f"{clip} ({int(bad.sum())})")
         return np.where(bad[:, None], tight, own)
 
-    def _names(self, clip: str, labelled: int) -> tuple[str, ...]:
+    def _pictures(self, clip: str, labelled: int) -> files.Paired:
         found = sorted(p.name for p in (self.root / "frames" / clip).glob("[!.]*.jpg"))
         if not found:  # labels without pixels: expect the official names
             found = [f"{t + 1:06d}.jpg" for t in range(labelled)]
-        return tuple(f"frames/{clip}/{name}" for name in found)
+        return files.pair_frames(found, labelled)
 
 
 def label_files(root: Path) -> list[Path]:

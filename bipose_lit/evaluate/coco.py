@@ -18,12 +18,13 @@ import numpy as np
 from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
-from bipose_lit.datasets.coco_json import CocoFile, read_coco
+from bipose_lit.datasets import coco_json
+from bipose_lit.datasets.coco_json import CocoFile, differing, read_coco
 from bipose_lit.datasets.json_labels import FAULTS, read_json, why
 from bipose_lit.evaluate.outcome import Outcome
 from bipose_lit.metrics.coco import MAX_DETECTIONS, precision_recall
 from bipose_lit.metrics.coco_engines import find_engine
-from bipose_lit.metrics.coco_scoring import suppress, take
+from bipose_lit.metrics.coco_scoring import crop_areas, suppress, take
 from bipose_lit.metrics.instances import Detected, Truth
 from bipose_lit.skeletons import COCO, Skeleton, find_skeleton
 from bipose_lit.types import BiposeError
@@ -48,11 +49,16 @@ class Results:
 
     Attributes:
         detected: in the file's order.
-        area: (D,) of the results' boxes, where the first result has one, as pycocotools takes it; else None.
+        boxes: (D, 4) x, y, w, h where the first result has a `bbox`; else None.
     """
 
     detected: Detected
-    area: NDArray[np.float64] | None
+    boxes: NDArray[np.float64] | None
+
+    @property
+    def area(self) -> NDArray[np.float64] | None:
+        """(D,) of the boxes, as pycocotools takes it."""
+        return None if self.boxes is None else self.boxes[:, 2] * self.boxes[:, 3]
 
 
 def evaluate(
@@ -66,13 +72,17 @@ def evaluate(
 ) -> Outcome:
     """COCO's ten numbers, and precision and recall at one OKS and one score.
 
+    Scored are the categories that the labels list, as in pycocotools; where they list none, all that annotations name.
+
     Args:
         annotations: labels in COCO's layout.
         predictions: a json with a list of {image_id, category_id, keypoints [x, y, confidence, ...], score}.
         engine: "bipose", "pycocotools" or "faster-coco-eval"; they agree.
         oks: similarity of a match, for precision and recall.
         min_score: of the detections that count for precision and recall.
-        nms: OKS above which the lower of two detections is removed first; None for results that are thinned already.
+        nms: OKS above which the lower of two detections is removed first, with the area of the crops of the results' boxes
+            as in runs (`crop_areas`), or without boxes with that of the joints' extent, which removes fewer; None for results
+            that are thinned already.
         skeleton: name or YAML file of a skeleton with sigmas; None for COCO's 17 joints.
 
     Raises:
@@ -88,13 +98,14 @@ def evaluate(
             f"skeleton {chosen.name} has no sigmas, which OKS needs; name a YAML file that has joints and sigmas"
         )
     labels = read_coco(annotations, len(chosen))
-    if skeleton is None:
-        _check_joints(annotations, labels, chosen)
-    truth = labels.truth
+    _check_joints(annotations, labels, chosen, skeleton is None)
+    truth = labels.truth if not labels.listed else coco_json.take(labels.truth, categories=labels.listed)
+    unlisted = _unlisted(labels)
     scored = int((~truth.ignore).sum())
     if not scored:
         raise BiposeError(
-            f"{annotations}: holds no labelled person that counts; name the labels of a split with persons"
+            f"{annotations}: holds no labelled person that counts{f', and {unlisted}' if unlisted else ''}; name the labels of "
+            "a split with persons"
         )
     results = read_results(predictions, len(chosen))
     detected, area = results.detected, results.area
@@ -106,9 +117,9 @@ def evaluate(
         )
     counts = {"images": len(truth.images), "persons": scored, "crowds_and_unlabelled": len(truth) - scored}
     counts["detections"] = len(detected)
-    notes = _notes(engine, results, labels)
+    notes = _notes(engine, results, labels, chosen, nms, unlisted)
     if nms is not None:
-        kept = suppress(detected, chosen.sigmas, nms, area)
+        kept = suppress(detected, chosen.sigmas, nms, None if results.boxes is None else crop_areas(results.boxes))
         counts["doubles_removed"] = len(detected) - len(kept)
         detected, area = take(detected, kept), None if area is None else area[kept]
     beyond = _beyond(truth, detected)
@@ -135,7 +146,7 @@ def read_results(path: Path, joints: int) -> Results:
         raise BiposeError(f"{path}: no such results file; name a json with a list of results")
     raws = read_json(path, list[Raw], "a list of results: image_id, category_id, keypoints, score")
     decode = msgspec.json.Decoder(_Result).decode
-    ids, scores, triples, areas = array("q"), array("d"), array("d"), array("d")
+    ids, scores, triples, places = array("q"), array("d"), array("d"), array("d")
     boxed = False
     for position, raw in enumerate(raws):
         try:
@@ -154,7 +165,7 @@ def read_results(path: Path, joints: int) -> Results:
                 raise BiposeError(
                     f"{path}: result [{position}]: bbox is not x, y, w, h as in the first result; give it to all or to none"
                 )
-            areas.append(box[2] * box[3])
+            places.fromlist(box)
         ids.append(result.image_id)
         ids.append(result.category_id)
         scores.append(result.score)
@@ -169,18 +180,29 @@ def read_results(path: Path, joints: int) -> Results:
             f"mend or leave out {int(bad.sum()):,} such results"
         )
     detected = Detected(numbers[:, 0].copy(), numbers[:, 1].copy(), found[..., :2].copy(), found[..., 2].copy(), score)
-    return Results(detected, np.array(areas, np.float64) if boxed else None)
+    return Results(detected, np.array(places, np.float64).reshape(-1, 4) if boxed else None)
 
 
-def _check_joints(path: Path, labels: CocoFile, skeleton: Skeleton) -> None:
-    """COCO's sigmas belong to COCO's joints: other sets have 17 joints too."""
-    named = tuple(name.strip().lower().replace(" ", "_").replace("-", "_") for name in labels.joint_names)
-    if named and named != skeleton.joints:
-        first = next((n for n, own in zip(named, skeleton.joints, strict=False) if n != own), "")
+def _check_joints(path: Path, labels: CocoFile, skeleton: Skeleton, usual: bool) -> None:
+    """Sigmas belong to joints: other sets have 17 joints too."""
+    if fault := differing(labels.joint_names, skeleton.joints):
+        if usual:
+            raise BiposeError(
+                f"{path}: its joints are not COCO's 17 ({fault}); name a skeleton that has sigmas for them"
+            )
         raise BiposeError(
-            f"{path}: its joints are not COCO's 17 in their order ({len(named)} joints, {first or 'the last'!r} differs); "
-            "name a skeleton that has sigmas for them"
+            f"{path}: {fault} {skeleton.name}; name the skeleton of these labels, its joints in their order"
         )
+
+
+def _unlisted(labels: CocoFile) -> str:
+    """What of the labels is left out as it is of no listed category, in words."""
+    strange = labels.truth.category[~np.isin(labels.truth.category, np.array(labels.listed, np.int64))]
+    if not labels.listed or not len(strange):
+        return ""
+    kinds = [str(c) for c in np.unique(strange).tolist()]
+    named = f"{', '.join(kinds[:3])} and {len(kinds) - 3} more" if len(kinds) > 3 else " and ".join(kinds)
+    return f"{len(strange):,} annotations of categories that are not listed, {named}"
 
 
 def _beyond(truth: Truth, detected: Detected) -> dict[str, int]:
@@ -196,8 +218,10 @@ def _beyond(truth: Truth, detected: Detected) -> dict[str, int]:
     }
 
 
-def _notes(engine: str, results: Results, labels: CocoFile) -> tuple[str, ...]:
-    extent = "around its joints" if results.area is None else "that it names"
+def _notes(
+    engine: str, results: Results, labels: CocoFile, skeleton: Skeleton, nms: float | None, unlisted: str
+) -> tuple[str, ...]:
+    extent = "around its joints" if results.boxes is None else "that it names"
     lines: list[str] = [
         f"engine {engine}; COCO's definitions: at most {MAX_DETECTIONS} detections an image, crowds and persons without "
         "labelled joints neither hit nor miss",
@@ -205,6 +229,20 @@ def _notes(engine: str, results: Results, labels: CocoFile) -> tuple[str, ...]:
         f"an unmatched detection belongs to an area range by the box {extent}, as in pycocotools",
         "precision, recall and f1 are at one similarity and one score; AP and AR are over all",
     ]
+    score = results.detected.score
+    if nms is not None and results.boxes is None:
+        lines.append(
+            "OKS-NMS takes the extent of the predicted joints, as the results have no bbox: it removes fewer than the reference "
+            "code and runs, which take the crops' area"
+        )
+    if len(score) > 1 and not np.ptp(score):
+        lines.append(f"all results have the score {score[0]:g}: AP ranks them by their place in the file")
+    if not labels.joint_names:
+        lines.append(f"the labels do not name their joints: taken to be those of {skeleton.name}, in its order")
+    if not labels.listed:
+        lines.append("the labels list no categories, so all count; pycocotools would score none")
+    if unlisted:
+        lines.append(f"labels: {unlisted}, left out, as pycocotools does")
     return (*lines, *_left_out(labels.skipped))
 
 

@@ -38,13 +38,22 @@ PROTOCOLS: dict[str, Protocol] = {
     "penn": Protocol(
         "bipose_lit.evaluate.penn",
         "the folder that holds labels/NNNN.mat",
-        "a folder of NNNN.mat, one json or one npz: by clip, joints (T, 13, 2)",
+        "a folder of NNNN.mat (x and y (T, 13); or preds or joints (T, 13, 2)), or one json or npz (by clip (T, 13, 2)), all "
+        "with 1 for the first pixel; or a run's own predictions-test.npz",
         ("split",),
     ),
     "jhmdb": Protocol(
         "bipose_lit.evaluate.jhmdb",
-        "the folder that holds joint_positions and splits (or sub_splits)",
-        "a folder of CLASS/CLIP.mat, one json or one npz: by clip, joints (T, 15, 2)",
+        "the folder that holds joint_positions and splits; sizes are from its puppet_mask, or else from the joints",
+        "a folder of CLASS/CLIP.mat or CLASS/CLIP/joint_positions.mat (pos_img (2, 15, T); x and y (T, 15); or preds or joints "
+        "(T, 15, 2)), or one json or npz (by clip (T, 15, 2)), all with 1 for the first pixel; or a run's own "
+        "predictions-test.npz; or a folder with one of these for each split: split1, split2, split3",
+        ("split",),
+    ),
+    "sub_jhmdb": Protocol(
+        "bipose_lit.evaluate.sub_jhmdb",
+        "the folder that holds joint_positions and sub_splits; sizes as jhmdb: published ones are from puppet_mask",
+        "what jhmdb takes",
         ("split",),
     ),
     "posetrack18": Protocol(
@@ -55,8 +64,8 @@ PROTOCOLS: dict[str, Protocol] = {
     "h36m": Protocol(
         "bipose_lit.evaluate.h36m",
         "data_3d_*.npz: positions_3d by subject and action",
-        "npz with the same names, in millimetres or metres",
-        ("subjects", "unit"),
+        "npz with the same names, in millimetres or metres; with --cameras an array for each camera, in its axes",
+        ("subjects", "unit", "cameras"),
     ),
 }
 

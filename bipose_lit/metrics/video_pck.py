@@ -27,10 +27,10 @@ BY_PART = ("pck@0.2[bbox]", "pck@0.1[bbox]", "pck@0.05[bbox]", "pck@0.2[torso]")
 
 
 def corner_size(corners: Floats) -> Floats:
-    """(N,) max(x2 - x1, y2 - y1) of (N, 4) corners in pixels; NaN where a box has no area or holds NaN."""
-    sides = corners[:, 2:] - corners[:, :2]
+    """(N,) max(x2 - x1, y2 - y1) of (N, 4) corners in pixels, whatever the other side is; NaN where it is not positive."""
     with np.errstate(invalid="ignore"):
-        return np.where((sides > 0).all(axis=1), sides.max(axis=1), np.nan)
+        size = (corners[:, 2:] - corners[:, :2]).max(axis=1)
+    return np.where(np.isfinite(corners).all(axis=1) & (size > 0), size, np.nan)
 
 
 def joint_size(joints: Floats, labelled: Bools) -> Floats:

@@ -1,9 +1,9 @@
 """JHMDB: the official layout, the keys we add to it, what goes wrong, and the real samples."""
 
-import cv2
 import numpy as np
 import pytest
 import scipy.io
+from jhmdb_sets import add_clip
 
 from bipose_lit import geometry
 from bipose_lit.datasets.jhmdb import JHMDB
@@ -11,20 +11,6 @@ from bipose_lit.datasets.labels import load_mat
 from bipose_lit.types import ABSENT, NORMS, OCCLUDED, VISIBLE, BiposeError
 
 CLIP = "Some_video_walk_f_cm_np1_ri_med_{}"
-
-
-def add_clip(root, action, clip, joints, mark=1, images=None, **extra):
-    """One clip in the official layout. `joints` (T, 15, 2) 0-based; `images` of them are written (default all)."""
-    folder = root / "joint_positions" / action / clip
-    folder.mkdir(parents=True)
-    scipy.io.savemat(folder / "joint_positions.mat", {"pos_img": joints.transpose(2, 1, 0) + 1.0, **extra})
-    pixels = root / "Rename_Images" / action / clip
-    pixels.mkdir(parents=True)
-    for t in range(len(joints) if images is None else images):
-        cv2.imwrite(str(pixels / f"{t + 1:05d}.png"), np.full((24, 32, 3), 10 * t, np.uint8))
-    (root / "splits").mkdir(exist_ok=True)
-    with (root / "splits" / f"{action}_test_split1.txt").open("a") as file:
-        file.write(f"{clip}.avi {mark}\n")
 
 
 @pytest.fixture
@@ -89,15 +75,6 @@ def test_joints_that_are_not_numbers_are_absent_and_counted(tmp_path, joints):
     assert list(zip(*np.nonzero(track.visible == ABSENT), strict=True)) == [(2, 3), (4, 0)]
     assert index.skipped == {"joints not finite, taken as absent": ["walk/scene00001_0 (2)"]}
     assert np.isfinite(track.boxes).all()
-
-
-@pytest.mark.parametrize(("images", "kept"), [(4, 4), (8, 6)])
-def test_labels_and_frames_that_differ_in_number_are_reported(tmp_path, joints, images, kept):
-    add_clip(tmp_path, "walk", "scene00001_0", joints, mark=2, images=images)
-    index = JHMDB(tmp_path).index("test")
-    assert len(index.tracks[0]) == len(index.tracks[0].boxes) == kept
-    (reports,) = index.skipped.values()
-    assert reports == [f"walk/scene00001_0 (6 labels, {images} frames)"]
 
 
 def test_joints_outside_the_picture_are_kept(tmp_path, joints):
@@ -313,81 +290,3 @@ def test_the_lists_of_sub_jhmdb(tmp_path, joints):
     index = JHMDB(tmp_path, splits_folder="sub_splits").index("test")
     assert index.name == "sub_jhmdb/split1/test[clip-box]"
     assert [t.clip for t in index.tracks] == ["walk/scene00002_0"]
-
-
-def add_mask(root, clip, corners, size=(32, 24), frames=None):
-    """A puppet mask whose pixels reach from x1, y1 to x2, y2, last ones included."""
-    mask = np.zeros((size[1], size[0], len(corners) if frames is None else frames), np.uint8)
-    for t, (x1, y1, x2, y2) in enumerate(corners[: mask.shape[2]]):
-        mask[y1 : y2 + 1, x1 : x2 + 1, t] = 1
-    folder = root / "puppet_mask" / "walk" / clip
-    folder.mkdir(parents=True)
-    scipy.io.savemat(folder / "puppet_mask.mat", {"part_mask": mask})
-
-
-CORNERS = [(3, 2, 20, 12), (0, 0, 31, 23), (5, 5, 9, 22), (4, 4, 4, 4), (0, 0, 0, -1), (2, 2, 10, 9)]
-
-
-def test_the_puppet_box_is_box_and_norm(tmp_path, joints):
-    add_clip(tmp_path, "walk", "scene00001_0", joints, mark=2)
-    add_mask(tmp_path, "scene00001_0", CORNERS)
-    index = JHMDB(tmp_path, box_rule="puppet-box").index("test")
-    tight = JHMDB(tmp_path, box_rule="frame-box").index("test").tracks[0]
-    (track,) = index.tracks
-    assert index.name == "jhmdb/split1/test[puppet-box]"
-    assert index.skipped == {"frames without puppet mask, the joints' box used": ["walk/scene00001_0 (2)"]}
-    np.testing.assert_array_equal(track.norms[[0, 1, 2, 5], 0], [17, 31, 17, 8])  # max(x2 - x1, y2 - y1)
-    np.testing.assert_array_equal(track.norms[[3, 4], 0], tight.norms[[3, 4], 0])
-    np.testing.assert_array_equal(track.boxes[0], [3.5, 2.5, 17, 10])  # from the centre of pixel 3 to that of pixel 20
-    np.testing.assert_array_equal(tight.norms[:, 1:4], track.norms[:, 1:4])
-
-
-def test_masks_that_are_missing_short_or_broken(tmp_path, joints):
-    with pytest.raises(BiposeError, match="no folder"):
-        JHMDB(tmp_path, box_rule="puppet-box")
-    for number in range(1, 5):
-        add_clip(tmp_path, "walk", f"scene0000{number}_0", joints, mark=2)
-    with pytest.raises(BiposeError, match="no folder puppet_mask"):
-        JHMDB(tmp_path, box_rule="puppet-box")
-    add_mask(tmp_path, "scene00001_0", [(1, 1, 9, 9)] * 6, frames=4)
-    add_mask(tmp_path, "scene00002_0", [(1, 1, 9, 9)] * 6, size=(64, 48))
-    add_mask(tmp_path, "scene00003_0", [(1, 1, 9, 9)] * 9)
-    with pytest.raises(BiposeError, match=r"puppet_mask\.mat: masks of 64x48 pixels for frames of 32x24"):
-        JHMDB(tmp_path, box_rule="puppet-box").index("test")
-    index = JHMDB(tmp_path, box_rule="puppet-box", strict=False).index("test")
-    assert index.skipped == {
-        "frames without puppet mask, the joints' box used": ["walk/scene00001_0 (2)"],
-        "damaged puppet mask, the joints' box used": ["walk/scene00002_0 (masks of 64x48 pixels for frames of 32x24)"],
-        "no puppet mask, the joints' box used": ["walk/scene00004_0"],
-    }
-    assert (index.tracks[2].norms[:, 0] == 8).all()
-    (tmp_path / "puppet_mask" / "walk" / "scene00002_0" / "puppet_mask.mat").write_bytes(b"")
-    with pytest.raises(BiposeError, match="not a readable MATLAB file"):
-        JHMDB(tmp_path, box_rule="puppet-box").index("test")
-
-
-def test_a_cut_video_or_picture_is_one_line_or_a_counted_skip(tmp_path, joints):
-    for number in (1, 2):
-        add_clip(tmp_path, "walk", f"scene0000{number}_0", joints, mark=2)
-    picture = tmp_path / "Rename_Images" / "walk" / "scene00001_0" / "00001.png"
-    picture.write_bytes(picture.read_bytes()[:20])
-    with pytest.raises(BiposeError, match=r"00001\.png"):
-        JHMDB(tmp_path).index("test")
-    index = JHMDB(tmp_path, strict=False).index("test")
-    assert [t.clip for t in index.tracks] == ["walk/scene00002_0"]
-    assert list(index.skipped) == ["damaged frames"]
-
-
-@pytest.mark.real_data
-def test_a_cut_real_video(real_data, tmp_path):
-    source = real_data / "jhmdb_mini"
-    _action, clip = JHMDB(source).members("test")[0]
-    joints = np.random.default_rng(0).uniform(2, 22, (6, 15, 2))
-    add_clip(tmp_path, "catch", clip, joints, mark=2, images=0)
-    folder = tmp_path / "ReCompress_Videos" / "catch"
-    folder.mkdir(parents=True)
-    data = next((source / "ReCompress_Videos").glob("*/*.avi")).read_bytes()
-    for size in (0, 100, 5000, len(data) // 2, len(data) - 1):
-        (folder / f"{clip}.avi").write_bytes(data[:size])
-        with pytest.raises(BiposeError, match=r"\.avi"):
-            JHMDB(tmp_path).index("test")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
+from mat_writer import CHAR, CLASSES, STORED, element, mat_file, matrix
 
 from bipose_lit.datasets import labels
 from bipose_lit.types import ABSENT, OCCLUDED, VISIBLE, BiposeError
@@ -33,6 +34,27 @@ def test_what_is_not_numbers_is_named(mat, kind):
     with pytest.raises(BiposeError, match=rf"a\.mat: x is {kind}, expected numbers") as caught:
         labels.numbers(*mat(x=ODD[kind]), "x")
     assert one_line(caught)
+
+
+def test_more_numbers_than_any_label_has(mat, monkeypatch):
+    monkeypatch.setattr(labels, "MOST_NUMBERS", 12)
+    assert labels.numbers(*mat(x=np.ones((3, 4))), "x").shape == (3, 4)
+    with pytest.raises(BiposeError, match=r"a\.mat: x holds 13 numbers") as caught:
+        labels.numbers(*mat(x=np.ones((13, 1))), "x")
+    assert one_line(caught)
+
+
+def test_what_cannot_be_read_keeps_no_other_variable_from_being_read(tmp_path):
+    path = tmp_path / "a.mat"
+    odd = matrix("<", CHAR, (1, 2), element("<", 16, b"\xff\xfe"), b"odd")
+    good = matrix("<", CLASSES["f8"], (1, 1), element("<", STORED["u1"], b"\x07"), b"good")
+    path.write_bytes(mat_file("<", odd, good))
+    content = labels.load_mat(path, ["good", "odd"])
+    assert labels.number(path, content, "good") == 7
+    with pytest.raises(BiposeError, match=r"a\.mat: odd is a text in no known encoding, expected numbers"):
+        labels.numbers(path, content, "odd")
+    with pytest.raises(BiposeError, match=r"a\.mat: odd is a text in no known encoding, expected a short text"):
+        labels.text(path, content, "odd")
 
 
 def test_one_number(mat):
@@ -83,7 +105,8 @@ def test_places_that_are_none_are_absent_and_counted():
         (b"", "shorter than a header"),
         (b"<html>404</html>", "shorter than a header"),
         (b"x" * 300, "no header of a version 5 file"),
-        (b"\x89HDF\r\n\x1a\n" + b"\0" * 600, r"saved as v7\.3"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 600, r"\(saved as v7\.3\); save it again with '-v7'"),
+        (b"MATLAB 5.0".ljust(124) + b"\x00\x01IM\x0e", r"\(cut short\); copy or download it again"),
     ],
 )
 def test_files_that_are_none(tmp_path, content, said):
@@ -104,6 +127,42 @@ def test_a_folder_or_a_huge_file_is_not_read(tmp_path):
         labels.load_mat(tmp_path / "big.mat", [])
     with pytest.raises(BiposeError, match="cannot read"):
         labels.load_mat(tmp_path / "a\0b.mat", [])
+
+
+def numbered(*numbers, width=5):
+    return [f"{n:0{width}d}.png" for n in numbers]
+
+
+@pytest.mark.parametrize(
+    ("names", "kept", "said"),
+    [
+        (numbered(1, 2, 3, 4), numbered(1, 2, 3, 4), ""),
+        (numbered(3, 1, 4, 2), numbered(1, 2, 3, 4), ""),
+        (numbered(0, 1, 2, 3), numbered(0, 1, 2, 3), ""),
+        (["a_9.png", "a_10.png", "a_8.png"] + [f"a_{n}.png" for n in range(1, 8)], ["a_1.png", "a_2.png", "a_3.png", "a_4.png"],
+         "labels and frames differ in number, common start used: 4 labels, 10 frames"),
+        (numbered(1, 2), numbered(1, 2), "labels and frames differ in number, common start used: 4 labels, 2 frames"),
+        (numbered(1, 2, 4), numbered(1, 2), "a picture is missing, clip cut before it: no 00003.png, 2 of 4 frames kept"),
+        (numbered(1, 2, 4, 5), numbered(1, 2), "a picture is missing, clip cut before it: no 00003.png, 2 of 4 frames kept"),
+        (numbered(1, 2, 3, 4, 6), numbered(1, 2, 3, 4),
+         "labels and frames differ in number, common start used: 4 labels, 5 frames"),
+        (numbered(2, 3, 4), [], "the first picture is missing, clip left out: no 00001.png"),
+        (numbered(2, 3, 4, 5), [], "the first picture is missing, clip left out: no 00001.png"),
+        (numbered(0, 1, 2), [],
+         "pictures numbered from 0 and not one for each label, clip left out: 4 labels, 3 frames"),
+        (numbered(0, 1, 2, 4), [],
+         "pictures numbered from 0 and not one for each label, clip left out: 4 labels, 4 frames"),
+        (numbered(0, 1, 2, 3, 4), [],
+         "pictures numbered from 0 and not one for each label, clip left out: 4 labels, 5 frames"),
+        (["a.png", "b.png", "c.png", "d.png"], [], "pictures without a number of their own, clip left out: a.png"),
+        (["1.png", "01.png", "2.png"], [], "pictures without a number of their own, clip left out: 01.png"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_pictures_are_paired_by_number(names, kept, said):
+    found = labels.pair_frames(names, 4)
+    assert list(found.names) == kept
+    assert f"{found.reason}: {found.detail}" == (said or ": ")
 
 
 def test_names():

@@ -112,6 +112,32 @@ def test_fewer_frames_than_labels(tmp_path):
     assert list(index.skipped.values()) == [["0001 (5 labels, 3 frames)"]]
 
 
+def test_a_missing_picture_shifts_no_label(tmp_path):
+    content = [add_clip(tmp_path, f"000{number}", train=-1, seed=number) for number in range(3)]
+    (tmp_path / "frames" / "0000" / "000003.jpg").unlink()
+    (tmp_path / "frames" / "0001" / "000001.jpg").unlink()
+    index = PennAction(tmp_path).index("test")
+    assert index.skipped == {
+        "a picture is missing, clip cut before it": ["0000 (no 000003.jpg, 2 of 5 frames kept)"],
+        "the first picture is missing, clip left out": ["0001 (no 000001.jpg)"],
+    }
+    cut, whole = index.tracks
+    assert (len(cut), len(cut.frames), cut.boxes.shape, len(whole)) == (2, 2, (2, 4), 5)
+    np.testing.assert_allclose(cut.joints[..., 0], content[0]["x"][:2] - 1, atol=1e-5)
+    assert [round(float(i.mean()), -1) for i in cut.frames.read([0, 1])] == [0, 20]
+
+
+@pytest.mark.parametrize(("corners", "size"), [((3, 4, 63, 4), 60), ((3, 44, 3, 4), None), ((3, 4, 13, -30), 10)])
+def test_the_official_size_needs_no_area(tmp_path, corners, size):
+    boxes = np.tile([3.0, 4.0, 63.0, 44.0], (5, 1))
+    boxes[2] = corners
+    add_clip(tmp_path, "0001", train=-1, bbox=boxes)
+    (track,) = PennAction(tmp_path).index("test").tracks
+    (tight,) = PennAction(tmp_path, box_rule="frame-box").index("test").tracks
+    np.testing.assert_array_equal(track.boxes[2], tight.boxes[2])
+    assert track.norms[2, 0] == (size or tight.boxes[2, 2:].max())
+
+
 def test_what_the_user_gets_told(tmp_path):
     with pytest.raises(BiposeError, match="no folder labels"):
         PennAction(tmp_path)

@@ -1,12 +1,10 @@
 """`bipose evaluate coco` on files: the same numbers as pycocotools on the same files, and what broken files get told."""
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
-from coco_persons import files, make_detected, make_truth
+from coco_persons import SIGMAS, files, make_detected, make_truth, nms_loop, official
 
 from bipose_lit.evaluate.coco import evaluate, read_results
 from bipose_lit.evaluate.command import evaluate as command
@@ -26,19 +24,6 @@ def made(seed=0, **changes):
     rng = np.random.default_rng(seed)
     truth = make_truth(rng, 12, **changes)
     return files(truth, make_detected(rng, truth))
-
-
-def official(labels, results):
-    from pycocotools import coco as module
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = module.COCO(str(labels))
-        judge = COCOeval(coco, coco.loadRes(str(results)), "keypoints")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return {name: np.nan if v == -1 else v for name, v in zip(NAMES, judge.stats, strict=True)}
 
 
 @pytest.mark.parametrize("engine", ["bipose", "pycocotools", "faster-coco-eval"])
@@ -81,7 +66,7 @@ def test_command_prints_and_writes(tmp_path, capsys):
 
 
 def test_other_skeletons_bring_their_sigmas(tmp_path):
-    names = ["a", "b", "left_shoulder", "right_hip"]
+    names = ["head", "hand", "left_shoulder", "right_hip"]
     rng = np.random.default_rng(0)
     truth = make_truth(rng, 12, K=4)
     sigmas = np.array([0.03, 0.05, 0.07, 0.1])
@@ -99,11 +84,124 @@ def test_other_skeletons_bring_their_sigmas(tmp_path):
         evaluate(*paths, skeleton="mpii")
 
 
+def test_joints_of_the_labels_and_of_the_skeleton_are_compared(tmp_path):
+    names = ["head", "hand", "left_shoulder", "right_hip"]
+    rng = np.random.default_rng(0)
+    truth = make_truth(rng, 12, K=4)
+    labels, results = files(truth, make_detected(rng, truth, np.full(4, 0.05)))
+
+    def score(listed):
+        for category in labels["categories"]:
+            category["keypoints"] = listed
+        (tmp_path / "own.yaml").write_text(f"name: own\njoints: {names}\nsigmas: [0.05, 0.05, 0.05, 0.05]\n")
+        return evaluate(*write(tmp_path, labels, results), skeleton=str(tmp_path / "own.yaml"))
+
+    for listed, message in (
+        (["hand", "head", *names[2:]], "joint 0 is 'hand' in the labels and 'head' in the skeleton own"),
+        ([*names[:3], "hip"], "joint 3 is 'hip' in the labels and 'right_hip' in the skeleton own"),
+        (names[:3], "joint 3 is missing in the labels and 'right_hip' in the skeleton own"),
+        ([*names, "foot"], "joint 4 is 'foot' in the labels and missing in the skeleton own"),
+    ):
+        with pytest.raises(BiposeError, match=rf"labels\.json: {message}; "):
+            score(listed)
+    note = "the labels do not name their joints: taken to be those of own, in its order"
+    assert note not in score(["Head", "hand", "left shoulder", "right-hip"]).notes
+    assert note in score([]).notes
+
+
+def test_annotations_of_categories_that_are_not_listed_do_not_count(tmp_path):
+    for seed in range(4):
+        labels, results = made(seed, categories=(1, 2))  # both are listed, neither with joints
+        strange = [{**labels["annotations"][i], "id": 900 + i, "category_id": 7 + i} for i in range(2)]
+        results += [{**results[0], "category_id": 7}]
+        paths = write(tmp_path, {**labels, "annotations": [*labels["annotations"], *strange]}, results)
+        outcome = evaluate(*paths)
+        assert {n: outcome.metrics[n] for n in NAMES} == pytest.approx(official(*paths), abs=1e-9, nan_ok=True)
+        assert outcome.counts["persons"] + outcome.counts["crowds_and_unlabelled"] == len(labels["annotations"])
+        told = "labels: 2 annotations of categories that are not listed, 7 and 8, left out, as pycocotools does"
+        assert told in outcome.notes
+    only = write(tmp_path, {**labels, "annotations": strange}, results)
+    with pytest.raises(BiposeError, match="no labelled person that counts, .*of categories that are not listed"):
+        evaluate(*only)
+    evaluate(*write(tmp_path, {**labels, "categories": []}, results))  # none is listed, so all count
+
+
+def test_suppression_is_by_the_crops_where_boxes_are_there_as_in_runs(tmp_path):
+    labels, results = made(4, categories=(1, 2))
+    for i, result in enumerate(results):
+        result["bbox"] = [0, 0, 30 + 40 * (i % 5), 80]
+    sides = np.array([r["bbox"][2:] for r in results], float)
+    wide, high = np.maximum(sides[:, 0], sides[:, 1] * 3 / 4), np.maximum(sides[:, 1], sides[:, 0] * 4 / 3)
+    joints = np.array([r["keypoints"] for r in results]).reshape(-1, 17, 3)[..., :2]
+    score = np.array([r["score"] for r in results])
+    groups = np.array([r["image_id"] * 10 + r["category_id"] for r in results])
+    kept = nms_loop(joints, score, groups, SIGMAS, 0.5, wide * high * 1.25**2)
+    assert kept != nms_loop(joints, score, groups, SIGMAS, 0.5, sides.prod(axis=1))
+    assert kept != nms_loop(joints, score, groups % 10**9 // 10, SIGMAS, 0.5, wide * high * 1.25**2)
+    (tmp_path / "thinned").mkdir()
+    thinned = write(tmp_path / "thinned", labels, [results[i] for i in kept])
+    paths = write(tmp_path, labels, results)
+    outcome = evaluate(*paths, nms=0.5)
+    assert {n: outcome.metrics[n] for n in NAMES} == pytest.approx(official(*thinned), abs=1e-9, nan_ok=True)
+    single = evaluate(*thinned)
+    np.testing.assert_equal(outcome.metrics, single.metrics)
+    assert outcome.counts["doubles_removed"] == len(results) - len(kept)
+    weak = "OKS-NMS takes the extent of the predicted joints, as the results have no bbox: it removes fewer"
+    assert not any(weak in note for note in outcome.notes)
+    for result in results:
+        del result["bbox"]
+    outcome = evaluate(*write(tmp_path, labels, results), nms=0.5)
+    assert any(weak in note for note in outcome.notes)
+    extent = np.ptp(joints, axis=1).prod(axis=1)
+    assert outcome.counts["doubles_removed"] == len(results) - len(nms_loop(joints, score, groups, SIGMAS, 0.5, extent))
+
+
+def test_area_of_the_boxes_decides_about_false_positives_of_a_range(tmp_path):
+    labels, results = made(1)
+    (tmp_path / "boxed").mkdir()
+    plain = evaluate(*write(tmp_path, labels, results)).metrics
+    for result in results:
+        result["bbox"] = [0, 0, 40, 40]  # medium, so a false one is none of the large
+    paths = write(tmp_path / "boxed", labels, results)
+    boxed = evaluate(*paths, nms=1.0)  # removes nothing, yet the areas are passed on
+    assert boxed.metrics["ap_l"] != plain["ap_l"]
+    assert {n: boxed.metrics[n] for n in NAMES} == pytest.approx(official(*paths), abs=1e-9, nan_ok=True)
+
+
+def test_detections_that_count_nowhere_are_counted(tmp_path):
+    labels, results = made(2)
+    image, other = labels["images"][0]["id"], labels["images"][1]["id"]
+    one = {**results[0], "category_id": 1, "score": 0.001}
+    results = [{**one, "image_id": image} for _ in range(23)] + [{**one, "image_id": other} for _ in range(20)]
+    results += [{**one, "image_id": image, "category_id": 5} for _ in range(25)]
+    outcome = evaluate(*write(tmp_path, labels, results))
+    assert outcome.counts["detections_beyond_20_an_image"] == 3
+    assert outcome.counts["detections_of_other_categories"] == 25
+    few = evaluate(*write(tmp_path, labels, results[:20]))
+    assert not {"detections_beyond_20_an_image", "detections_of_other_categories"} & set(few.counts)
+
+
+def test_precision_and_recall_take_no_box_for_an_area_range(tmp_path):
+    labels, results = made(3)
+    for result in results:
+        result["bbox"] = [0, 0, 1e6, 1e6]  # larger than COCO's largest: an unmatched one counts as no miss
+    outcome = evaluate(*write(tmp_path, labels, results), min_score=0)
+    assert outcome.counts["false_positives"] == 0
+    assert outcome.metrics["precision@oks0.5,score0"] == 1
+
+
+def test_equal_scores_of_all_persons_are_noted(tmp_path):
+    labels, results = made()
+    note = "all results have the score 0.5: AP ranks them by their place in the file"
+    assert note not in evaluate(*write(tmp_path, labels, results)).notes
+    assert note in evaluate(*write(tmp_path, labels, [{**r, "score": 0.5} for r in results])).notes
+
+
 def test_seventeen_other_joints_are_not_cocos(tmp_path):
     labels, results = made()
     for category in labels["categories"]:
         category["keypoints"] = list(POSETRACK18.joints)
-    with pytest.raises(BiposeError, match=r"not COCO's 17 .*'head_bottom' differs\); name a skeleton"):
+    with pytest.raises(BiposeError, match=r"not COCO's 17 \(joint 1 is 'head_bottom' .*\); name a skeleton"):
         evaluate(*write(tmp_path, labels, results))
     for category in labels["categories"]:
         category["keypoints"] = [n.replace("_", " ").title() for n in COCO.joints]

@@ -1,7 +1,9 @@
 """The measure of JHMDB and sub-JHMDB: counted by hand, by a plain loop, and on the real labels."""
 
 import json
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 import scipy.io
@@ -11,6 +13,7 @@ from bipose_lit.evaluate.command import evaluate as command
 from bipose_lit.evaluate.jhmdb import PARTS, evaluate
 from bipose_lit.metrics.video_pck import BY_PART
 from bipose_lit.skeletons import JHMDB as SKELETON
+from bipose_lit.store import Predictions
 from bipose_lit.types import NORMS, BiposeError
 
 K = 15
@@ -36,7 +39,7 @@ def add_mask(root, clip, corners):
     for t, (x1, y1, x2, y2) in enumerate(corners):
         mask[y1 : y2 + 1, x1 : x2 + 1, t] = 1
     path = root / "puppet_mask" / "walk" / clip / "puppet_mask.mat"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(path, {"part_mask": mask}, do_compression=True)
 
 
@@ -87,26 +90,72 @@ def row(T=1):
     return joints
 
 
-def test_the_size_is_the_masks_where_there_is_one(tmp_path):
-    joints = row(3)
+def test_the_size_is_the_masks_where_all_have_one(tmp_path):
+    joints = row(2)
     add_clip(tmp_path, "a", joints)
-    add_mask(tmp_path, "a", [(10, 20, 110, 40), (0, 0, 0, -1)])  # 100 px, no mask, and none at all in the third frame
+    add_mask(tmp_path, "a", [(10, 20, 110, 40), (30, 20, 30, 70)])  # 100 px, and one column of 50
     pred = joints.copy()
     pred[0, 0, 1] += 20  # 0.2 x 100
     pred[0, 1, 1] += 20.001
-    pred[1:, 2, 1] += 28.2  # 0.2 x 141
-    pred[1:, 3, 1] += 28.201
+    pred[1, 2, 1] += 10  # 0.2 x 50
+    pred[1, 3, 1] += 10.001
     outcome = evaluate(tmp_path, put_json(tmp_path / "p.json", {"a": pred}))
     m = outcome.metrics
-    assert m["pck@0.2[bbox]"] == (45 - 3) / 45
-    assert m["pck@0.2[bbox]/belly"] == 2 / 3
-    assert m["pck@0.2[bbox]/shoulder"] == 4 / 6
-    assert m["pck@0.2[bbox,part_mean]"] == pytest.approx((6 + 2 / 3) / 7)  # neck and belly are no published parts
-    assert outcome.counts["frames_by_mask"] == 1
-    assert outcome.counts["frames_by_joints"] == 2
-    assert any("puppet mask in 1 frames" in note for note in outcome.notes)
-    index = JHMDB(tmp_path, box_rule="puppet-box", strict=False).index("test")
-    np.testing.assert_allclose(index.tracks[0].norms[:, NORMS.index("bbox")], [100, 141, 141])
+    assert m["pck@0.2[bbox]"] == 28 / 30
+    assert m["pck@0.2[bbox]/belly"] == 1 / 2
+    assert m["pck@0.2[bbox]/shoulder"] == 3 / 4
+    assert m["pck@0.2[bbox,part_mean]"] == pytest.approx((6 + 3 / 4) / 7)  # neck and belly are no published parts
+    assert outcome.about == {"split": "1", "lists": "splits", "person size": "puppet mask"}
+    assert any("around the puppet mask, as published" in note for note in outcome.notes)
+    index = JHMDB(tmp_path, box_rule="puppet-box").index("test")
+    np.testing.assert_allclose(index.tracks[0].norms[:, NORMS.index("bbox")], [100, 50])
+
+
+def test_the_size_is_the_joints_where_none_has_a_mask(tmp_path):
+    add_clip(tmp_path, "a", row(2))
+    pred = row(2)
+    pred[0, 0, 1] += 28.2  # 0.2 x 141
+    pred[1, 1, 1] += 28.201
+    outcome = evaluate(tmp_path, put_json(tmp_path / "p.json", {"a": pred}))
+    assert outcome.metrics["pck@0.2[bbox]"] == 29 / 30
+    assert outcome.about["person size"] == "box around the joints"
+    assert any("no puppet masks" in note for note in outcome.notes)
+
+
+def test_masks_of_some_clips_or_frames_or_of_others_are_refused(tmp_path):
+    for name in "abc":
+        add_clip(tmp_path, name, row(2), (2, 1, 1))
+    path = put_json(tmp_path / "p.json", {name: row(2) for name in "abc"})
+    folder = tmp_path / "puppet_mask" / "walk"
+
+    def refused(said):
+        with pytest.raises(BiposeError, match=said) as caught:
+            evaluate(tmp_path, path)
+        assert "\n" not in str(caught.value)
+
+    box = (10, 20, 110, 40)
+    add_mask(tmp_path, "a", [box] * 2)
+    add_mask(tmp_path, "c", [box] * 2)
+    refused(r"b/puppet_mask\.mat: no such mask, though 2 of 3 clips have one")
+    for corners, said in (
+        ([box, (0, 0, 0, -1)], r"b/puppet_mask\.mat: no mask with an extent in frame 1 "),
+        ([(4, 4, 4, 4), box], r"b/puppet_mask\.mat: no mask with an extent in frame 0 "),
+        ([box], r"b/puppet_mask\.mat: 1 masks for 2 labelled frames"),
+        ([box] * 3, r"b/puppet_mask\.mat: 3 masks for 2 labelled frames"),
+    ):
+        add_mask(tmp_path, "b", corners)
+        refused(said)
+        shutil.rmtree(folder / "b")
+    add_mask(tmp_path, "b", [box] * 2)
+    assert evaluate(tmp_path, path).metrics["pck@0.2[bbox]"] == 1
+    pictures = tmp_path / "Rename_Images" / "walk" / "c"
+    pictures.mkdir(parents=True)
+    cv2.imwrite(str(pictures / "00001.png"), np.zeros((48, 64, 3), np.uint8))
+    refused(r"c/puppet_mask\.mat: masks of 320x240 pixels for frames of 64x48")
+    (folder / "b" / "puppet_mask.mat").write_bytes(b"<html>")
+    refused(r"b/puppet_mask\.mat: not a readable MATLAB file")
+    shutil.rmtree(folder)
+    assert evaluate(tmp_path, path).about["person size"] == "box around the joints"
 
 
 def test_published_means_of_lstm_pose_machines():
@@ -150,8 +199,8 @@ def test_the_formula_as_a_plain_loop(tmp_path, seed):
         add_clip(tmp_path, name, joints)
         predictions[name] = joints + rng.normal(0, 20, joints.shape)
         sizes = None
-        if number:
-            corners = [(a, b, a + w, b + h) for a, b, w, h in rng.integers(1, 120, (T, 4))]
+        if seed:  # all clips have masks, or none
+            corners = [(a, b, a + w, b + h) for a, b, w, h in rng.integers(1, 119, (T, 4))]
             add_mask(tmp_path, name, corners)
             sizes = [max(c[2] - c[0], c[3] - c[1]) for c in corners]
         clips.append((predictions[name], joints, sizes))
@@ -188,23 +237,73 @@ def test_predictions_of_each_split(tmp_path):
     outcome = evaluate(tmp_path, tmp_path / "p", "all")
     assert outcome.metrics["pck@0.2[bbox]"] == 1
     assert not any("one set of predictions" in note for note in outcome.notes)
+    single = evaluate(tmp_path, tmp_path / "p", "2")
+    assert single.counts["clips"] == 2
+    assert single.metrics["pck@0.2[bbox]"] == 1
     (tmp_path / "p" / "split2.json").unlink()
-    with pytest.raises(BiposeError, match="not predictions for all of split1, split2 and split3"):
-        evaluate(tmp_path, tmp_path / "p", "all")
+    for split in ("2", "all"):
+        with pytest.raises(BiposeError, match=r"p: has split1\.json, but nothing for split2"):
+            evaluate(tmp_path, tmp_path / "p", split)
+    assert evaluate(tmp_path, tmp_path / "p", "1").counts["clips_not_in_split"] == 0
 
 
-def test_the_lists_of_sub_jhmdb_are_taken_where_they_are(tmp_path):
+def test_each_protocol_has_its_own_lists(tmp_path, capsys):
     add_clip(tmp_path, "a", row(), (2, None, None))
     add_clip(tmp_path, "b", row(), (2, None, None))
     path = put_json(tmp_path / "p.json", {"a": row(), "b": row() + 999})
-    outcome = evaluate(tmp_path, path)
-    assert outcome.metrics["pck@0.2[bbox]"] == 0.5
-    assert "JHMDB, not sub-JHMDB" in outcome.notes[0]
-    add_clip(tmp_path, "a", row(), (2, None, None), folder="sub_splits")
-    outcome = evaluate(tmp_path, path)
-    assert outcome.metrics["pck@0.2[bbox]"] == 1
-    assert "sub_splits (sub-JHMDB)" in outcome.notes[0]
-    assert outcome.counts["clips_not_in_split"] == 1
+    with pytest.raises(
+        BiposeError, match=r"no folder sub_splits, whose lists sub_jhmdb scores; .*'bipose evaluate jhmdb'"
+    ):
+        command("sub_jhmdb", tmp_path, path)
+    add_clip(tmp_path, "a", row(), (2, 2, 2), folder="sub_splits")
+    own, sub = command("jhmdb", tmp_path, path), command("sub_jhmdb", tmp_path, path)
+    assert (own.protocol, own.metrics["pck@0.2[bbox]"], own.about["lists"]) == ("jhmdb", 0.5, "splits")
+    assert (sub.protocol, sub.metrics["pck@0.2[bbox]"], sub.about["lists"]) == ("sub_jhmdb", 1, "sub_splits")
+    assert "JHMDB, not sub-JHMDB" in own.notes[0]
+    assert "sub_splits (sub-JHMDB)" in sub.notes[0]
+    assert sub.counts["clips_not_in_split"] == 1
+    every = command("sub_jhmdb", tmp_path, path, split="all")
+    assert every.about["split"] == "all"
+    assert every.metrics["pck@0.2[bbox]/split3"] == 1
+    assert "lists sub_splits" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "splits")
+    with pytest.raises(BiposeError, match=r"no folder splits, whose lists jhmdb scores; .*'bipose evaluate sub_jhmdb'"):
+        command("jhmdb", tmp_path, path)
+    shutil.rmtree(tmp_path / "sub_splits")
+    with pytest.raises(BiposeError, match="no folder sub_splits; give the folder of JHMDB's official layout"):
+        command("sub_jhmdb", tmp_path, path)
+
+
+def test_predictions_in_the_layout_of_the_labels(tmp_path):
+    for name in ("a", "b"):
+        add_clip(tmp_path, name, row(3))
+    outcome = evaluate(tmp_path, tmp_path / "joint_positions")
+    assert outcome.metrics["pck@0.05[bbox]"] == 1
+    assert outcome.counts["clips"] == 2
+    scipy.io.savemat(tmp_path / "joint_positions" / "walk" / "b.mat", {"pos_img": row(3).transpose(2, 1, 0)})
+    with pytest.raises(BiposeError, match=r"holds walk/b/joint_positions\.mat and walk/b\.mat; keep one"):
+        evaluate(tmp_path, tmp_path / "joint_positions")
+
+
+def test_predictions_of_a_run_of_this_suite(tmp_path):
+    joints = {"a": row(3), "b": row(2) + 7}
+    for name, place in joints.items():
+        add_clip(tmp_path, name, place)
+    index = JHMDB(tmp_path).index("test")
+    clip = np.concatenate([[i] * len(t) for i, t in enumerate(index.tracks)])
+    run = Predictions(
+        uid=np.concatenate([t.uid for t in index.tracks]), clip=clip,
+        frame=np.concatenate([np.arange(len(t)) for t in index.tracks]),
+        pred=np.concatenate([t.joints for t in index.tracks]), score=np.ones((5, K), np.float32),
+        joints=np.concatenate([t.joints for t in index.tracks]), visible=np.full((5, K), 2, np.uint8),
+        norms=np.ones((5, 5), np.float32), fps=np.zeros(5, np.float32), clips=tuple(t.clip for t in index.tracks),
+        clusters=("", ""), joint_names=SKELETON.joints, data=index.name,
+    )  # fmt: skip
+    run.save(tmp_path / "predictions-test.npz")
+    outcome = evaluate(tmp_path, tmp_path / "predictions-test.npz")
+    assert outcome.metrics["pck@0.05[bbox]"] == 1
+    assert outcome.metrics["auc@0.2[bbox]"] == pytest.approx(1, abs=1e-6)  # not a pixel off
+    assert any("jhmdb/split1/test[clip-box]" in note and "first pixel is 0" in note for note in outcome.notes)
 
 
 def test_folders_and_archives_name_clips_by_class_and_clip(tmp_path):
@@ -233,6 +332,8 @@ def test_what_the_user_gets_told(tmp_path):
         assert "\n" not in str(caught.value)
 
     refused("no folder splits")
+    with pytest.raises(BiposeError, match=r"p\.json: is a file; give the folder that holds the folder splits"):
+        evaluate(path, path)
     add_clip(tmp_path, "a", row(), (2, 1, None))
     refused("split 'dev' is none of 1, 2, 3, all", "dev")
     refused("no test clips with labels", "2")
@@ -245,10 +346,6 @@ def test_what_the_user_gets_told(tmp_path):
     assert any("1 listed clips have no joint positions and were left out" in note for note in outcome.notes)
     add_clip(tmp_path, "b", row(2), (None,) * 3)
     refused("no predictions for 1 of 2 clips, the first is walk/b")
-    mask = tmp_path / "puppet_mask" / "walk" / "a" / "puppet_mask.mat"
-    mask.parent.mkdir(parents=True)
-    mask.write_bytes(b"<html>")
-    refused(r"puppet_mask\.mat: not a readable MATLAB file")
 
 
 @pytest.mark.real_data
@@ -275,7 +372,8 @@ def test_the_real_clips_by_loop_and_by_command(real_data, tmp_path, capsys):
                     frames += len(labels[name])
         expected.append(plain(tested))
     outcome = command("jhmdb", root, tmp_path / "p.npz", split="all")
-    assert outcome.counts["frames"] == frames == outcome.counts["frames_by_joints"]
+    assert outcome.counts["frames"] == frames
+    assert outcome.about == {"split": "all", "lists": "splits", "person size": "box around the joints"}
     for name in expected[0]:
         assert outcome.metrics[name] == pytest.approx(np.mean([e[name] for e in expected]), abs=1e-12), name
     for number in (1, 2, 3):

@@ -150,6 +150,17 @@ def test_a_box_without_area_gives_way_to_the_joints(tmp_path):
     assert outcome.counts["frames_without_box"] == 1
 
 
+def test_a_box_counts_by_its_longer_side_whatever_the_other_is(tmp_path):
+    joints, _ = grid(2)
+    add_clip(tmp_path, "0001", joints, np.array([[11.0, 21.0, 61.0, 21.0], [11.0, 121.0, 61.0, 21.0]]))
+    pred = joints.copy()
+    pred[:, 0, 1] += 10.0  # 0.2 x 50
+    pred[:, 1, 1] += 10.001
+    outcome = evaluate(tmp_path, put_json(tmp_path / "p.json", {"0001": pred}))
+    assert outcome.metrics["pck@0.2[bbox]"] == 24 / 26
+    assert outcome.counts["frames_without_box"] == 0
+
+
 def noisy_set(root, rng, clips=3):
     found, predictions = [], {}
     for number in range(clips):
@@ -205,8 +216,11 @@ def test_splits_and_clips_that_are_not_in_them(tmp_path):
     assert outcome.metrics["pck@0.2[bbox]"] == 0.5
     assert outcome.counts["clips_not_in_split"] == 2
     assert any("2 predicted clips" in note for note in outcome.notes)
+    assert outcome.about == {"split": "train", "person size": "labelled box"}
     with pytest.raises(BiposeError, match="split 'dev'"):
         evaluate(tmp_path, path, "dev")
+    with pytest.raises(BiposeError, match=r"0001\.mat: is a file; give the folder that holds the folder labels"):
+        evaluate(tmp_path / "labels" / "0001.mat", path)
 
 
 def test_predictions_that_do_not_fit(tmp_path):

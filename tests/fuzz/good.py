@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import write_jhmdb, write_penn
 
 from bipose_lit import skeletons
+from bipose_lit.datasets.jhmdb import JHMDB
+from bipose_lit.store import Predictions
 
 
 def _picture(path: Path, size: tuple[int, int] = (64, 48), seed: int = 0) -> None:
@@ -172,6 +174,35 @@ def make_jhmdb(root: Path) -> None:
             content = scipy.io.loadmat(root / "joint_positions" / "move" / clip / "joint_positions.mat")
             predictions[f"move/{clip}"] = content["pos_img"].transpose(2, 1, 0)
     _clip_predictions(root, predictions)
+
+
+def make_sub_jhmdb(root: Path) -> None:
+    """The same with sub-JHMDB's lists, puppet masks, and the predictions of a run of this suite."""
+    make_jhmdb(root)
+    (root / "sub_splits").mkdir()
+    for number in (1, 2, 3):
+        (root / "sub_splits" / f"move_test_split_{number}.txt").write_bytes(
+            (root / "splits" / "move_test_split1.txt").read_bytes()
+        )
+    for label in sorted((root / "joint_positions").glob("*/*/joint_positions.mat")):
+        joints = scipy.io.loadmat(label)["pos_img"]
+        mask = np.zeros((48, 64, joints.shape[2]), np.uint8)
+        for t in range(joints.shape[2]):
+            (x1, y1), (x2, y2) = joints[:, :, t].min(axis=1).astype(int) - 1, joints[:, :, t].max(axis=1).astype(int)
+            mask[y1:y2, x1:x2, t] = 1
+        path = root / "puppet_mask" / label.parent.relative_to(root / "joint_positions") / "puppet_mask.mat"
+        path.parent.mkdir(parents=True)
+        scipy.io.savemat(path, {"part_mask": mask}, do_compression=True)
+    tracks = JHMDB(root).index("test").tracks
+    pred = np.concatenate([t.joints for t in tracks])
+    N, K = pred.shape[:2]
+    Predictions(
+        uid=np.concatenate([t.uid for t in tracks]), clip=np.repeat(np.arange(len(tracks)), [len(t) for t in tracks]),
+        frame=np.concatenate([np.arange(len(t)) for t in tracks]), pred=pred, score=np.ones((N, K), np.float32), joints=pred,
+        visible=np.full((N, K), 2, np.uint8), norms=np.ones((N, 5), np.float32), fps=np.zeros(N, np.float32),
+        clips=tuple(t.clip for t in tracks), clusters=tuple(t.cluster for t in tracks), joint_names=skeletons.JHMDB.joints,
+        data="jhmdb/split1/test[clip-box]",
+    ).save(root / "predictions-test.npz")  # fmt: skip
 
 
 def _clip_predictions(root: Path, predictions: dict[str, np.ndarray]) -> None:

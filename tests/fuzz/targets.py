@@ -124,7 +124,7 @@ def scoring(module: str, annotations: str, predictions: str, **options: Any) -> 
                 raise BiposeError(f"{part}: no such file")
         outcome = importlib.import_module(module).evaluate(root / annotations, root / predictions, **options)
         for name, value in outcome.metrics.items():
-            length = name.startswith(("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "accel"))
+            length = name.startswith(("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "accel", "jitter"))
             _wants(math.isnan(value) or 0 <= value <= (1e9 if length else 1), f"{name} = {value}")
         _wants(all(isinstance(n, int) and n >= 0 for n in outcome.counts.values()), f"counts {outcome.counts}")
         return {name: n for name, n in outcome.counts.items() if "left_out" in name and n}
@@ -217,6 +217,18 @@ TARGETS = (
         ("predictions.npz", "joint_positions/**/*.mat", "splits/*.txt"),
     ),
     Target("score jhmdb mat", good.make_jhmdb, scoring(f"{E}.jhmdb", ".", "predictions"), ("predictions/**/*.mat",)),
+    Target(
+        "jhmdb puppet",
+        good.make_sub_jhmdb,
+        reading(f"{D}.jhmdb.JHMDB", box_rule="puppet-box", splits_folder="sub_splits"),
+        ("puppet_mask/**/*.mat", "sub_splits/*.txt", "Rename_Images/**/*.png"),
+    ),
+    Target(
+        "score sub_jhmdb",
+        good.make_sub_jhmdb,
+        scoring(f"{E}.sub_jhmdb", ".", "predictions-test.npz", split="all"),
+        ("predictions-test.npz", "puppet_mask/**/*.mat", "joint_positions/**/*.mat", "sub_splits/*.txt"),
+    ),
     Target(
         "score posetrack18",
         good.make_posetrack,
