@@ -60,7 +60,7 @@ def add_data_commands(group: Any, leaf: Callable[..., argparse.ArgumentParser]) 
     check.add_argument(
         "--pixels", choices=("exist", "decode"), default="exist", help="that pictures exist, or also read them all"
     )
-    check.add_argument("--limit", type=positive, metavar="N", help="decode at most so many")
+    check.add_argument("--limit", type=positive, metavar="N", help="with --pixels decode: at most so many")
     check.add_argument("--no-counts", action="store_true", help="do not compare with the published counts")
     check.add_argument("--all", action="store_true", help="every place of a fault, not the first ten")
     check.add_argument("--json", type=Path, metavar="OUT", help="write everything here as well")

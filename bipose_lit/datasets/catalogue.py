@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from bipose_lit.datasets.catalogue_entry import CLICK, OPEN, OWN, REQUEST, DataSet, Download
+from bipose_lit.datasets.catalogue_entry import CLICK, HAND, OPEN, OWN, REQUEST, DataSet, Download
 from bipose_lit.types import BiposeError
 
 _COCO = "http://images.cocodataset.org"
@@ -19,6 +19,10 @@ _JHMDB_LABELS = (
     Download(
         f"{_JHMDB}/joint_positions.zip", "joint_positions.zip", "md5:3d1ac91bcb8544ddfdd9547997db239f", 14_177_716,
         about="joints",
+    ),
+    Download(
+        f"{_JHMDB}/puppet_mask.zip", "puppet_mask.zip", "md5:eebf6c6c71faa16709b709b758710d17",
+        about="the person's pixels, from which the published measure takes its size",
     ),
 )  # fmt: skip
 _JHMDB_PIXELS = (
@@ -40,6 +44,14 @@ _JHMDB_DEFECTS = (
     "the frame count in some AVI headers is wrong (44 where 37 decode); only decoding tells",
     "coordinates are 1-based",
 )
+_MPII_LABELS = (
+    *(f"{folder}{part}.{kind}" for folder in ("annot/", "") for kind in ("json", "h5") for part in ("train", "valid")),
+    *(
+        f"{folder}mpii_human_pose_v1_u12_{n}.mat"
+        for folder in ("", "annot/", "mpii_human_pose_v1_u12_*/")
+        for n in (1, 2)
+    ),
+)
 _MPII_TERMS = (
     'home: "annotations and the corresponding code freely available for research purposes. Commercial use is not allowed '
     'due to the fact that the authors do not have the copyright for the images themselves"'
@@ -58,6 +70,7 @@ _ALL = (
         joints=17,
         folder="data/coco",
         card="coco",
+        apart=True,
         published={
             "train+val": {"persons": 149_813, "pictures": 56_599},
             "test": {"persons": 6_352, "pictures": 2_346},
@@ -96,6 +109,8 @@ _ALL = (
         joints=16,
         folder="data/mpii",
         card="mpii",
+        spares=("images",),
+        either=_MPII_LABELS,
         published={"train+val": {"persons": 22_246}, "test": {"persons": 2_958}},
         source="the lists of Newell et al. 2016, which nearly all later papers use; test labels are withheld by the owners",
         downloads=(
@@ -122,6 +137,7 @@ _ALL = (
         joints=16,
         folder="data/mpii_sequences",
         card="mpii",
+        either=_MPII_LABELS,
         source="one labelled frame a sequence, the persons of mpii",
         downloads=(
             Download(
@@ -275,7 +291,7 @@ _ALL = (
         home="http://mocap.cs.cmu.edu",
         licence='CMU: "free for all uses"; "you may not resell this data directly, even in converted form". Other files keep '
         "their owners' terms",
-        access=CLICK,
+        access=HAND,
         how="take BVH conversions of CMU's takes from http://mocap.cs.cmu.edu (Resources names them; it asks not to be "
         "crawled), or your own files, and put them into one folder",
         reader="bipose_lit.datasets.mocap.Mocap",

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from bipose_lit.datasets.index import Entry, Reader
 
-OPEN, CLICK, REQUEST, OWN = "open", "licence click", "request", "your own"
-"""How a set is had: by a plain download; after accepting terms on a page; after asking its owners; made by you."""
+OPEN, HAND, CLICK, REQUEST, OWN = "open", "open, by hand", "licence click", "request", "your own"
+"""How a set is had: by a plain download; freely, but not by a program; after accepting terms on a page; after asking its
+owners; made by you."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Download:
         url: where from.
         file: its name on disk.
         checksum: "md5:..." or "sha256:..." as published, "" where none was found.
-        size: bytes as published, 0 where unknown; used to plan, never to judge a file.
+        size: bytes as published, 0 where unknown, whole megabytes where it is rough; to plan with, and to judge a file that has
+            no checksum and whose server does not tell its length.
         into: folder below the set's own that an archive is unpacked into ("" for the set's own); None for a file that stays.
         top: outermost folder of the archive's paths, which is dropped.
         extra: the reader does without it; fetched only where it is named.
@@ -51,13 +53,15 @@ class DataSet:
         paper: that introduced it.
         home: its page.
         licence: its terms, and who says so.
-        access: OPEN, CLICK, REQUEST or OWN.
+        access: OPEN, HAND, CLICK, REQUEST or OWN.
         how: what to do to get it, one sentence.
         reader: class path.
         arguments: of the reader, besides the root.
         files: arguments of the reader that name a file of the folder, each with the globs that find it; left out where none does.
         needs: first folders of the tree that this set needs although its reader may do without.
-        spares: first folders that it does without although the reader's other sets need them.
+        spares: first folders that it does without although the reader needs them for other sets or for pixels.
+        either: globs of label files of which any one is enough; entries of the tree that none of these is in may all be missing.
+        apart: its splits share no source: a source in two of them is a fault, not the owners' choice.
         published: counts by split ("train+val" for both taken together), {"train": {"persons": 149813}}; what is counted is
             clips, pictures, frames (persons in frames) or persons.
         source: where these counts stand.
@@ -84,6 +88,8 @@ class DataSet:
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
+    apart: bool = False
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     source: str = ""
     downloads: tuple[Download, ...] = ()

@@ -116,7 +116,23 @@ def _malformed(data: bytes, error: Exception) -> str:
     return f"not JSON from byte {at[1]} on; copy or download it again"
 
 
+def in_file(skipped: Skipped, name: str) -> Skipped:
+    """The same with the label file's name before each place."""
+    return {reason: [f"{name}: {place}" for place in places] for reason, places in skipped.items()}
+
+
+def mended(reason: str) -> bool:
+    """Whether a reason tells what was done to a record that is used; else it was left out."""
+    return re.search(r"(box used|taken as [a-z ]+|widened)$", reason) is not None
+
+
 def told(skipped: Skipped, most: int = 3) -> str:
-    """What was left out, for the message of an error: the first reasons, each with its first place; "" for nothing."""
-    lines = [f"{reason}: {places[0]}" for reason, places in list(skipped.items())[:most] if places]
-    return f"; left out: {'; '.join(lines)}" if lines else ""
+    """What was left out, and then what was mended, for the message of an error; "" for nothing.
+
+    Of each the first `most` reasons, each with its first place.
+    """
+    text = ""
+    for what, is_mend in (("left out", False), ("mended", True)):
+        lines = [f"{reason}: {places[0]}" for reason, places in skipped.items() if places and mended(reason) == is_mend]
+        text += f"; {what}: {'; '.join(lines[:most])}" if lines else ""
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,20 +27,54 @@ def missing(root: Path, layout: Iterable[Entry], depth: int = 3) -> list[Entry]:
     def there(path: str) -> bool:
         glob = pattern(path)
         anywhere = glob.startswith("*") and "/" not in glob
-        for at in ["*/" * deep + glob for deep in range(depth if anywhere else 1)]:
-            with contextlib.suppress(OSError):  # a folder that may not be read holds nothing for us
-                if next(iter(root.glob(at)), None) is not None:
-                    return True
-        return False
+        return any(_holds(root, "*/" * deep + glob) for deep in range(depth if anywhere else 1))
 
     return [entry for entry in layout if not there(entry.path)]
+
+
+def _holds(root: Path, glob: str) -> bool:
+    with contextlib.suppress(OSError):  # a folder that may not be read holds nothing for us; `closed` tells of it
+        return next(iter(root.glob(glob)), None) is not None
+    return False
+
+
+def closed(data: DataSet, root: Path) -> list[str]:
+    """Folders of a set's tree that are there and cannot be looked into, each with the reason."""
+    found: dict[str, str] = {}
+    for entry in data.layout():
+        *folders, _ = entry.path.split("/")
+        for depth in range(len(folders)):
+            part = "/".join(folders[: depth + 1])
+            if pattern(part) != part:
+                break
+            try:
+                os.scandir(root / part).close()
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            except OSError as error:
+                found[part] = error.strerror or str(error)
+                break
+    return [f"{folder} ({reason})" for folder, reason in found.items()]
 
 
 def lacking(data: DataSet, root: Path, depth: int = 3) -> list[Entry]:
     """Entries of a set's tree of which a folder holds nothing, nor anything that the set takes instead."""
     found = missing(root, data.layout(), depth)
+    if data.either:
+        kinds = [e for e in data.layout() if any(fnmatch.fnmatchcase(glob, pattern(e.path)) for glob in data.either)]
+        folders = {os.path.dirname(entry.path) for entry in kinds} - {
+            ""
+        }  # what is in these may lie beside them as well
+        found = [
+            entry
+            for entry in found
+            if entry not in kinds
+            and not (os.path.dirname(entry.path) in folders and _holds(root, pattern(os.path.basename(entry.path))))
+        ]
+        if not any(_holds(root, glob) for glob in data.either):
+            found.append(Entry(" or ".join(entry.path for entry in kinds), "labels"))
     for globs in data.files.values():
-        if any(next(iter(root.glob(glob)), None) is not None for glob in globs):
+        if any(_holds(root, glob) for glob in globs):
             found = [entry for entry in found if not any(fnmatch.fnmatch(entry.path, glob) for glob in globs)]
     return found
 
@@ -88,18 +123,26 @@ def check_layout(data: DataSet, root: Path, verb: str) -> None:
         BiposeError: says which set's layout it is, or what the folder lacks.
     """
     if not root.is_dir():
-        raise BiposeError(
-            f"{root}: no such folder; give the folder of the data set ('bipose data fetch {data.name}' says how)"
-        )
+        what = "is no folder" if root.exists() else "no such folder"
+        raise BiposeError(f"{root}: {what}; give the folder of the data set ('bipose data fetch {data.name}' says how)")
     if not any(entry.needed for entry in lacking(data, root)):
         return
-    if not any(root.iterdir()):
+    try:
+        empty = not any(root.iterdir())
+    except OSError as error:
+        raise BiposeError(f"{root}: the folder cannot be read ({error.strerror}); change its permissions") from error
+    if empty:
         raise BiposeError(f"{root}: the folder is empty; 'bipose data fetch {data.name}' says how the set is had")
     inner = root / data.folder.rpartition("/")[2]
     for place in (inner, root / data.name):
         if place.is_dir() and not any(entry.needed for entry in lacking(data, place)):
             raise BiposeError(f"{root}: {data.name} lies deeper; say 'bipose data {verb} {data.name} {place}'")
     if others := recognise(root):
+        if CATALOGUE[others[0]].card == data.card:  # sets that share a folder: what it lacks can be added
+            told = ", ".join(entry.path for entry in lacking(data, root) if entry.needed)
+            raise BiposeError(
+                f"{root}: holds {others[0]}, but no {told}; 'bipose data fetch {data.name}' says how it is had"
+            )
         raise BiposeError(
             f"{root}: this is the layout of {others[0]}, not of {data.name}; say 'bipose data {verb} {others[0]} {root}'"
         )

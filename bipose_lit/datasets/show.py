@@ -14,8 +14,8 @@ import cv2
 
 from bipose_lit.datasets.catalogue import find
 from bipose_lit.datasets.catalogue_entry import DataSet
-from bipose_lit.datasets.frames import FolderFrames
-from bipose_lit.datasets.index import PoseIndex, Reader, Track
+from bipose_lit.datasets.frames import FolderFrames, VideoFrames
+from bipose_lit.datasets.index import FrameSource, PoseIndex, Reader, Track
 from bipose_lit.datasets.layouts import check_layout
 from bipose_lit.datasets.sheet import contact_sheet, facts, sample_tracks, strip
 from bipose_lit.datasets.tiles import Company, Image
@@ -99,7 +99,12 @@ def make_reader(data: DataSet, root: Path, skeleton: str | None = None, **argume
         given["skeleton"] = skeleton
     elif "skeleton" in known and not (root / "skeleton.yaml").exists():
         raise BiposeError(f"{data.name} needs --skeleton NAME|YAML, or a skeleton.yaml in {root}")
-    return data.make_reader(root, **given)
+    try:
+        return data.make_reader(root, **given)
+    except OSError as error:
+        raise BiposeError(
+            f"{error.filename or root}: cannot be read ({error.strerror}); change its permissions"
+        ) from error
 
 
 def first_index(reader: Reader, splits: Sequence[str], root: Path) -> PoseIndex:
@@ -114,14 +119,21 @@ def first_index(reader: Reader, splits: Sequence[str], root: Path) -> PoseIndex:
             return reader.index(split)
         except BiposeError as error:
             problem = problem or error
+        except OSError as error:
+            where = error.filename or root
+            problem = problem or BiposeError(f"{where}: cannot be read ({error.strerror}); change its permissions")
     raise problem or BiposeError(f"{root}: no clips")
 
 
 def with_pictures(index: PoseIndex) -> PoseIndex:
-    """The index with the tracks whose first picture is on this disk; as it is where none is."""
-    there = tuple(
-        t for t in index.tracks if not isinstance(t.frames, FolderFrames) or (t.frames.root / t.frames.names[0]).exists()
-    )
+    """The index with the tracks whose first picture or video is on this disk; as it is where none is."""
+
+    def has(frames: FrameSource) -> bool:
+        if isinstance(frames, FolderFrames):
+            return (frames.root / frames.names[0]).exists()
+        return not isinstance(frames, VideoFrames) or (frames.root / frames.name).exists()
+
+    there = tuple(t for t in index.tracks if has(t.frames))
     return replace(index, tracks=there) if there else index
 
 

@@ -84,6 +84,32 @@ def test_radial_distortion_and_skew_are_opencvs():
     np.testing.assert_allclose(project(plain, points)[0], homogeneous[..., :2] / homogeneous[..., 2:], atol=1e-9)
 
 
+def test_a_lens_that_folds_is_left_for_good():
+    """Beyond its first fold a lens may seem one-to-one again, far out; what it shows there lies in the picture twice."""
+    K = np.diag([100.0, 100, 1])
+    for lens, first in (
+        ((-0.5, 0.1, 0.0, 0.0, 0.0), 1.0),  # 1 - 1.5 u + 0.5 u^2 = (1 - u) (1 - u / 2): u is the squared radius
+        ((-0.5, 0.0, 0.0, 0.0, 0.0), 2 / 3),
+        ((0.0, 0.0, -1 / 7, 0.0, 0.0), 1.0),
+        ((-1e-300, 1e-300, 1e-300, 0.0, 0.0), np.inf),
+        ((0.03, 0.0001, 0.0, 0.0, 0.0), np.inf),
+        ((-0.2, 0.24, -0.003, -0.001, -0.001), (1.2 + np.sqrt(1.2**2 + 4 * 0.021)) / 0.042),  # about: k1 left out
+    ):
+        camera = Camera("a", K, np.eye(3), np.zeros(3), lens)
+        squares = np.array([0.01, 0.3, 0.66, 0.67, 0.98, 1.02, 1.5, 1.9, 2.1, 4.0, 30.0, 55.0, 60.0, 900.0])
+        points = np.stack([1000 * np.sqrt(squares), np.zeros(14), np.full(14, 1000.0)], axis=-1)[None]
+        with np.errstate(all="raise"):
+            assert project(camera, points)[1].tolist() == [(squares < first).tolist()], lens
+
+
+def test_a_lens_that_does_not_bend_sees_to_the_side_but_not_behind():
+    camera = Camera("a", np.diag([1000.0, 1000, 1]), np.eye(3), np.zeros(3))
+    points = np.array(
+        [[[9.99e4, 0, 1000], [1.001e5, 0, 1000], [0, -9.99e4, 1000], [0, -1.001e5, 1000], [0, 0, 0.9], [0, 0, 1.1]]]
+    )
+    assert project(camera, points)[1].tolist() == [[True, False, True, False, False, True]]
+
+
 def test_points_without_a_pixel():
     camera = Camera("a", np.diag([1000.0, 1000, 1]), np.eye(3), np.zeros(3), (-0.5, 0.0, 0.0, 0.0, 0.0))
     points = np.array([[[0, 0, 1000], [0, 0, -1000], [0, 0, 0], [5e5, 0, 1000], [2000, 0, 1000.0]]])
@@ -137,6 +163,16 @@ def test_the_ring_sees_all_of_the_motion_upright(extent):
         assert centre[1] > 0
 
 
+def test_the_ring_keeps_a_fiftieth_of_the_motions_radius_free():
+    ball = np.random.default_rng(0).normal(size=(1, 50_000, 3))
+    ball *= 4000 / np.linalg.norm(ball, axis=-1, keepdims=True)
+    for view in ring(ball, 3, 500.0, 20.0, 1145.0, (1000, 800)):
+        v = project(view.camera, to_camera(view.camera, ball))[0][..., 1]
+        half = np.tan(np.arcsin(np.sin(np.arctan(399.5 / 1145)) / 1.02)) * 1145  # a ball fills the cone that touches it
+        assert v.min() == pytest.approx(399.5 - half, abs=1)
+        assert v.max() == pytest.approx(399.5 + half, abs=1)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -147,7 +183,7 @@ def test_the_ring_sees_all_of_the_motion_upright(extent):
         ({"focal_length": [True, 1]}, "focal_length holds 'True'"),
         ({"center": [1e400, 1]}, "center holds 'inf'"),
         ({"center": [float("nan"), 1]}, "center holds 'nan'"),
-        ({"center": [10**400, 1]}, "center holds '1000"),
+        ({"center": [10**400, 1]}, "center holds 'a number of many digits'"),
         ({"center": [[1], 1]}, "center holds"),
         ({"orientation": [1, 1, 1, 1]}, "orientation has length 2"),
         ({"orientation": [1, 0, 0]}, "orientation must hold 4"),
@@ -164,6 +200,18 @@ def test_the_ring_sees_all_of_the_motion_upright(extent):
         ({"id": "a/b"}, "id that is no short word"),
         ({"id": ""}, "id that is no short word"),
         ({"id": ["\n"] * 50}, "id that is no short word"),
+        ({"dist": [0.1, 0, 0, 0, 0]}, "has dist, which is none of "),
+        ({"Size\n": [1, 2]}, "has Size?, which is none of "),
+        ({"size": None, "res_w": None}, "size must hold 2 numbers"),
+        ({"focal_length": [49.9, 1145]}, "focal length 49.9 x 1.14e+03; give it in pixels"),
+        ({"focal_length": [2.29, 2.28], "center": [0.025, 0.03]}, "focal length 2.29 x 2.28; give it in pixels"),
+        ({"center": [-0.1, 500]}, "center (-0.1, 500) lies outside of its picture of 1000 x 1002"),
+        ({"center": [500, 1002.1]}, "center (500, 1002.1) lies outside"),
+        ({"translation": [1.841, 4.955, 1.563]}, "5.51 mm from the world's origin; give millimetres"),
+        (
+            {"R": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "t": [0.0, 1.0, 5.2]},
+            "5.3 mm from the world's origin; give millimetres",
+        ),
     ],
 )
 def test_broken_cameras(tmp_path, change, told):
@@ -172,6 +220,29 @@ def test_broken_cameras(tmp_path, change, told):
     assert "cameras.json: camera 0 of S1: " in str(error.value)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("lacking", ["id", "center", "focal_length", "orientation", "translation", "res_w", "res_h"])
+def test_what_a_camera_needs(tmp_path, lacking):
+    entry = {key: value for key, value in TABLE.items() if key != lacking}
+    if lacking == "id":
+        assert load_cameras(write(tmp_path, [entry]))["*"][0].camera.name == "0"
+        return
+    told = {"res_w": "lacks size", "res_h": "res_w, res_h holds 'None'"}.get(lacking, f"lacks {lacking}")
+    with pytest.raises(BiposeError, match=told):
+        load_cameras(write(tmp_path, [entry]))
+
+
+def test_what_a_camera_may_have(tmp_path):
+    load_cameras(write(tmp_path, [TABLE | {"azimuth": 70}]))  # "only used for visualization" there
+    at_origin = {
+        "K": [[50, 0, 0], [0, 50, 100], [0, 0, 1]],
+        "R": np.eye(3).tolist(),
+        "t": [0, 0, 0],
+        "size": [100, 100],
+    }
+    beside = at_origin | {"id": "b", "t": [-65, 0, 0]}  # a stereo pair
+    assert [v.size for v in load_cameras(write(tmp_path, [at_origin, beside]))["*"]] == [(100, 100)] * 2
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,27 @@ def test_each_set_has_a_card_with_its_tree_and_facts(data):
     assert f"({data.card}.md)" in (DATA / "README.md").read_text(encoding="utf-8")
 
 
+def test_fetch_commands_of_the_cards_name_files_that_there_are():
+    found = []
+    for path in sorted(DATA.glob("*.md")):
+        for name, only in re.findall(
+            r"^    bipose data fetch (\w+)(?: --only (\S+))?", path.read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            known = {item.file for item in find(name).downloads}
+            assert known, f"{path.name}: {name} cannot be fetched"
+            assert not only or set(only.split(",")) <= known, f"{path.name}: {only}"
+            found.append((name, only))
+    assert ("coco", "val2017.zip,annotations_trainval2017.zip") in found
+    assert len(found) >= 8
+
+
+def test_the_sequences_are_fetched_with_all_that_their_check_needs():
+    text = (DATA / "mpii.md").read_text(encoding="utf-8")
+    files = re.search(r"data fetch mpii_sequences --only (\S+)", text)[1].split(",")
+    needed = ("batch1.tar.gz", "keyframes.mat", "mpii_human_pose_v1_u12_2.zip")
+    assert all(any(file.endswith(part) for file in files) for part in needed)
+
+
 def test_facts_tell_counts_checksums_and_defects():
     text = cards.facts(find("coco"))
     assert "train+val: 149,813 persons, 56,599 pictures" in text

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from bipose_lit.datasets.catalogue import CATALOGUE, find
-from bipose_lit.datasets.catalogue_entry import CLICK, OPEN, OWN, REQUEST
+from bipose_lit.datasets.catalogue_entry import CLICK, HAND, OPEN, OWN, REQUEST
 from bipose_lit.datasets.check import Row
+from bipose_lit.datasets.layouts import lacking
 from bipose_lit.types import BiposeError
 
 EACH = pytest.mark.parametrize("data", CATALOGUE.values(), ids=CATALOGUE)
@@ -22,7 +23,7 @@ def test_importing_it_is_light():
 
 @EACH
 def test_entries_are_complete(data):
-    assert data.access in (OPEN, CLICK, REQUEST, OWN)
+    assert data.access in (OPEN, HAND, CLICK, REQUEST, OWN)
     assert data.title
     assert data.licence
     assert data.how
@@ -48,7 +49,7 @@ def test_downloads_have_sound_addresses_and_checksums(data):
 @EACH
 def test_readers_exist_and_have_a_layout(data):
     layout = data.layout()
-    assert any(entry.needed for entry in layout)
+    assert any(entry.needed for entry in layout) or data.either
     assert all(entry.about and not entry.path.startswith("/") for entry in layout)
     if data.name != "video_json":  # it takes any skeleton
         labelled = {"posetrack18": 15}.get(data.name, len(data.reader_class().skeleton))
@@ -60,6 +61,27 @@ def test_sub_jhmdb_needs_its_own_lists():
     assert "sub_splits" in needed
     assert "splits" not in needed
     assert "splits" in {entry.path.split("/")[0] for entry in CATALOGUE["jhmdb"].layout() if entry.needed}
+
+
+def test_mpii_does_without_pictures_but_not_without_labels(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(b"")
+    mpii = CATALOGUE["mpii"]
+    assert not any(entry.needed for entry in mpii.layout())
+    (needed,) = [entry for entry in lacking(mpii, tmp_path) if entry.needed]
+    assert needed.path == "annot/LIST.json or annot/LIST.h5 or mpii_human_pose_v1_u12_1.mat"
+    for name in ("annot/valid.h5", "valid.json", "mpii_human_pose_v1_u12_1.mat", "annot/mpii_human_pose_v1_u12_2.mat"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+        assert not any(entry.needed for entry in lacking(mpii, tmp_path)), name
+        path.unlink()
+
+
+def test_mpii_lists_may_lie_in_the_folder_itself(tmp_path):
+    for name in ("valid.h5", "gt_valid.mat"):
+        (tmp_path / name).write_bytes(b"")
+    assert [entry.path for entry in lacking(CATALOGUE["mpii"], tmp_path)] == ["images/NNNNNNNNN.jpg"]
 
 
 def test_files_of_the_folder_become_arguments(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`bipose data check`: a sound set is sound, and each fault is told once, at its place."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -8,11 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from tiny_sets import write_coco, write_penn, write_video_json
+from tiny_sets import write_coco, write_jhmdb, write_mpii, write_penn, write_video_json
 
 from bipose_lit.datasets import catalogue
 from bipose_lit.datasets.catalogue_entry import OWN
 from bipose_lit.datasets.check import check
+from bipose_lit.datasets.check_files import LABELS_ALONE
 from bipose_lit.datasets.penn import PennAction
 from bipose_lit.types import BiposeError
 
@@ -85,9 +87,8 @@ def test_decoding_a_few(penn):
 def test_labels_without_any_picture_are_a_note(tmp_path):
     report = check("penn", write_penn(tmp_path, frames=False))
     assert report.wrong == {}
-    assert report.notes["no pictures here"] == [
-        "12 files, as frames/0001/000001.jpg: labels alone can be looked at and scored"
-    ]
+    assert len(report.notes[LABELS_ALONE]) == 3
+    assert report.notes[LABELS_ALONE][2] == "test: 6 files, as frames/0003/000001.jpg"
 
 
 def test_a_damaged_label_file_is_told_and_the_rest_read(penn):
@@ -147,9 +148,9 @@ def test_stills_and_what_the_reader_leaves_out(tmp_path):
     assert report.wrong == {}
     assert report.rows[-1].persons == 1
     (tmp_path / "val2017" / f"{100:012d}.jpg").unlink()
-    assert check("coco", tmp_path).wrong == {
-        "splits without any picture": [f"test: 1 files, as val2017/{100:012d}.jpg"]
-    }
+    report = check("coco", tmp_path)
+    assert report.wrong == {}
+    assert report.notes[LABELS_ALONE] == [f"test: 1 files, as val2017/{100:012d}.jpg"]
 
 
 def test_a_split_that_is_not_here_is_a_note_and_what_is_needed_is_told(tmp_path):
@@ -166,6 +167,118 @@ def test_a_split_that_is_damaged_is_wrong(tmp_path):
     path = tmp_path / "annotations" / "person_keypoints_train2017.json"
     path.write_text(path.read_text()[:-100])
     assert len(check("coco", tmp_path).wrong["splits that cannot be read"]) == 2
+
+
+def test_a_split_whose_every_label_is_damaged_is_wrong_and_says_why(tmp_path):
+    root = write_penn(tmp_path / "penn")
+    for name in ("0003", "0004"):
+        path = root / "labels" / f"{name}.mat"
+        path.write_bytes(path.read_bytes()[:200])
+    report = check("penn", root)
+    assert report.notes.get("splits that are not here") is None
+    (told,) = report.wrong["splits that cannot be read"]
+    assert told.startswith("test: ")
+    assert "left out: damaged label file: 0003 (not a readable MATLAB file" in told
+    write_coco(tmp_path / "coco")
+    path = tmp_path / "coco" / "annotations" / "person_keypoints_val2017.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    assert check("coco", tmp_path / "coco").wrong["splits that cannot be read"][0].startswith("test: ")
+    root = write_video_json(tmp_path / "own")
+    (root / "hands.yaml").rename(root / "skeleton.yaml")
+    (root / "annotations_test.json").write_text("")
+    told = check("video_json", root).wrong["splits that cannot be read"]
+    assert told == [f"test: {root}/annotations_test.json: the file is empty; copy or download it again"]
+
+
+def test_damaged_and_missing_clips_of_jhmdb_are_wrong(tmp_path):
+    root = write_jhmdb(tmp_path)
+    assert check("jhmdb", root).wrong == {}
+    labels = root / "joint_positions" / "run"
+    (labels / "e_0" / "joint_positions.mat").unlink()
+    assert check("jhmdb", root).wrong == {"reader: no joint positions": ["run/e_0"]}
+    path = labels / "d_0" / "joint_positions.mat"
+    path.write_bytes(path.read_bytes()[:150])
+    told = check("jhmdb", root).wrong["splits that cannot be read"]
+    assert told[0].startswith(
+        f"split1/test: {root}/splits: split 1 has no test clips that can be used; left out: damaged label"
+    )
+
+
+def test_a_fault_in_json_names_its_file(tmp_path):
+    write_coco(tmp_path)
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"] += [{"id": "x"}, {**content["annotations"][0], "id": 99, "bbox": [900, 900, 5, 5]}]
+    content["annotations"].append({**content["annotations"][0], "id": 98, "bbox": [5, 5, 1.2, 30]})
+    path.write_text(json.dumps(content))
+    wrong = check("coco", tmp_path).wrong
+    assert wrong["reader: annotations: id: expected int, got str"] == [f"{path.name}: annotations[1]"]
+    assert wrong["reader: boxes outside of the image"] == [f"{path.name}: 1 (the first is 99)"]
+    assert wrong["reader: boxes below one pixel, widened"] == [f"{path.name}: 1 (the first is 98)"]
+
+
+def test_labels_of_which_any_kind_will_do_and_pictures_told_once(tmp_path):
+    write_mpii(tmp_path, pictures=2)
+    report = check("mpii", tmp_path)
+    assert report.wrong == {}
+    lacking = report.notes["not there (the reader does without it)"]
+    assert [line.split(" ")[0] for line in lacking] == ["annot/gt_valid.mat"]
+    (tmp_path / "images" / "000000001.jpg").unlink()
+    report = check("mpii", tmp_path)
+    assert report.wrong == {"pictures that are not there": ["images/000000001.jpg"]}
+    assert not any("000000001" in place for places in report.notes.values() for place in places)
+    (tmp_path / "images" / "000000002.jpg").unlink()
+    (tmp_path / "images").rmdir()
+    assert check("mpii", tmp_path).wrong == {}
+    (tmp_path / "annot" / "valid.json").rename(tmp_path / "annot" / "other.json")
+    with pytest.raises(BiposeError, match="no annot/valid"):
+        check("mpii", tmp_path)
+
+
+def test_a_set_that_shares_a_folder_is_told_what_lacks(tmp_path):
+    write_jhmdb(tmp_path)
+    told = r"holds jhmdb, but no sub_splits/CLASS_test_split_1\.txt; 'bipose data fetch sub_jhmdb' says"
+    with pytest.raises(BiposeError, match=told):
+        check("sub_jhmdb", tmp_path)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    root = write_coco(tmp_path)
+    scan = os.scandir
+
+    def closed(path="."):
+        if str(path).endswith(("val2017", "annotations")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", closed)
+    report = check("coco", root)
+    assert report.wrong == {
+        "folders that cannot be read": [f"{n} (Permission denied)" for n in ("annotations", "val2017")]
+    }
+
+
+def test_the_commands_of_the_page_end_well(tmp_path):
+    root = write_coco(tmp_path)
+    shutil.rmtree(root / "train2017")  # fetch coco --only val2017.zip,annotations_trainval2017.zip
+    report = check("coco", root, "decode")
+    assert report.wrong == {}
+    assert [line.split(":")[0] for line in report.notes[LABELS_ALONE]] == ["train", "val"]
+
+
+def test_a_limit_is_for_decoding(penn):
+    with pytest.raises(BiposeError, match="--limit 5: says how many pictures to decode; add --pixels decode"):
+        check("penn", penn, limit=5)
+
+
+def test_a_picture_of_coco_in_two_splits_is_wrong(tmp_path):
+    root = write_coco(tmp_path)
+    path = root / "annotations" / "person_keypoints_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["file_name"] = f"{1:012d}.jpg"
+    path.write_text(json.dumps(content))
+    (place,) = check("coco", root).wrong["sources in two splits"]
+    assert place.endswith(f" and test: {1:012d}.jpg")
 
 
 def test_ones_own_set_and_skeleton(tmp_path):
@@ -209,7 +322,7 @@ def test_the_report_is_written_as_json(penn, tmp_path):
 @pytest.mark.parametrize(
     ("name", "folder", "persons"),
     [
-        ("coco", "coco_mini", {"train": 82, "val": 4, "test": 68}),
+        ("coco", "coco_mini", {"train": 76, "val": 10, "test": 68}),
         ("penn", "penn_action_mini", {"train": 2060, "val": 257, "test": 2011}),
         ("posetrack18", "posetrack18_mini", {"test": 14}),
         ("jhmdb", "jhmdb_mini", {"split1/train": 427, "split1/val": 49, "split1/test": 298}),
@@ -227,4 +340,5 @@ def test_real_samples_are_sound(real_data, name, folder, persons):
 def test_real_labels_whose_pictures_are_not_there(real_data):
     report = check("mpii", real_data / "mpii_mini")
     assert {reason: len(places) for reason, places in report.wrong.items()} == {"pictures that are not there": 2724}
+    assert not any("LIST" in place or len(places) > 1000 for places in report.notes.values() for place in places)
     assert report.notes["counts as published"] == ["test: 2,958 persons, published 2,958"]

@@ -1,13 +1,14 @@
 """COCO's label files as arrays: pycocotools as the oracle, what is mended or left out, and what a broken file says."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bipose_lit.datasets import index_cache
-from bipose_lit.datasets.coco_json import read_coco, take
-from bipose_lit.datasets.json_labels import inside
+from bipose_lit.datasets import coco_json, index_cache, json_labels
+from bipose_lit.datasets.coco_json import differing, read_coco, take
+from bipose_lit.datasets.json_labels import inside, mended, told
 from bipose_lit.types import BiposeError
 
 K = 3
@@ -51,7 +52,7 @@ def test_plain_file(tmp_path):
     assert truth.crowd.tolist() == truth.ignore.tolist() == [False, True, False]
     assert {a.dtype.str for a in (truth.joints, truth.boxes, truth.area)} == {"<f8"}
     assert (file.names, file.sizes.tolist()) == (("1.jpg", "2.jpg"), [[64, 48], [64, 48]])
-    assert (file.joint_names, file.categories, file.skipped) == (("a", "b", "c"), (1,), {})
+    assert (file.joint_names, file.categories, file.listed, file.skipped) == (("a", "b", "c"), (1,), (1,), {})
     assert file.num_keypoints.tolist() == [2, 0, 2]
 
 
@@ -233,10 +234,59 @@ def test_the_cache_gives_the_same(tmp_path, monkeypatch):
         assert getattr(first.truth, name).dtype == getattr(second.truth, name).dtype
     for name in ("sizes", "frame", "fps", "num_keypoints", "track", "head"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    for name in ("names", "joint_names", "categories", "skipped", "video", "cluster", "videos"):
+    for name in ("names", "joint_names", "categories", "listed", "skipped", "video", "cluster", "videos"):
         assert getattr(first, name) == getattr(second, name)
     with pytest.raises(BiposeError, match="expected 12"):
         read_coco(path, 4)  # other joints, another cache
+
+
+def test_categories(tmp_path):
+    categories = [{"id": 4, "name": "dog"}, {"id": 9, "keypoints": ["a", "b", "c"]}, {"id": 4}, {"name": "no id"}]
+    lean = person(1, category_id=...)
+    path = write(tmp_path / "a.json", [lean, person(2, category_id=4), person(3, category_id=3)], categories=categories)
+    file = read(path)
+    assert (file.listed, file.categories, file.truth.category.tolist()) == ((4, 9), (9,), [1, 4, 3])
+    assert list(file.skipped) == ["categories: object missing required field id"]
+    file = read(write(path, [lean, person(2, category_id=3)], categories=categories[1:2]))
+    assert file.truth.category.tolist() == [9, 3]  # there is one only, so it can only be that
+    assert read(write(path, [lean], categories=[])).listed == ()
+    assert read(write(path, [lean], categories=[])).categories == (1,)
+
+
+def test_the_cache_belongs_to_the_code_that_made_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_cache, "LEAST_BYTES", 10)
+    monkeypatch.setenv("BIPOSE_CACHE", str(tmp_path / "cache"))
+    path = write(tmp_path / "a.json", [person(1)])
+    read_coco(path, K)
+    for module in (coco_json, json_labels):
+        assert index_cache.source_digest(coco_json.__file__, json_labels.__file__) == coco_json.VERSION
+        changed = tmp_path / "changed.py"
+        changed.write_bytes(Path(module.__file__).read_bytes() + b"# changed\n")
+        files = [changed if m is module else m.__file__ for m in (coco_json, json_labels)]
+        assert index_cache.source_digest(*files) != coco_json.VERSION
+    monkeypatch.setattr(coco_json, "VERSION", "another")
+    monkeypatch.setattr(coco_json, "_read", lambda *_: pytest.fail("read again"))
+    with pytest.raises(pytest.fail.Exception):
+        read_coco(path, K)
+    assert index_cache.source_digest(tmp_path / "none.py") == index_cache.source_digest(tmp_path / "none.py")
+
+
+def test_what_was_left_out_comes_before_what_was_mended():
+    skipped = {
+        "annotations: no area, 0.53 of the box used": ["a"], "annotations: no keypoints, taken as not labelled": ["b"],
+        "annotations: no bbox, the labelled joints' box used": ["c"], "boxes below one pixel, widened": ["d"],
+        "annotations: no track_id or no frame_id, taken as a still": ["e"],
+        "boxes below one pixel, the joints' box used": ["f"], "annotations: id is there twice, the first one used": ["g"],
+        "annotations: bbox of negative size": ["h"],
+    }  # fmt: skip
+    text = told(skipped, 2)
+    assert text == (
+        "; left out: annotations: id is there twice, the first one used: g; annotations: bbox of negative size: h"
+        "; mended: annotations: no area, 0.53 of the box used: a; annotations: no keypoints, taken as not labelled: b"
+    )
+    assert told({"boxes below one pixel, widened": ["d"]}) == "; mended: boxes below one pixel, widened: d"
+    assert told({}) == told({"x": []}) == ""
+    assert [reason for reason in skipped if not mended(reason)] == list(skipped)[-2:]
 
 
 def test_take(tmp_path):
@@ -244,6 +294,19 @@ def test_take(tmp_path):
     part = take(truth, np.array([False, True]))
     assert (part.images.tolist(), part.id.tolist()) == ([2], [7, 9])
     assert len(take(truth, np.array([False, False]))) == 0
+    assert take(truth, np.array([True, True]), (1,)).id.tolist() == [7, 5, 9]
+    assert len(take(truth, np.array([True, True]), (2, 3))) == 0
+    assert take(truth, np.array([True, True]), (2, 3)).images.tolist() == [1, 2]
+
+
+def test_joints_that_differ():
+    own = ("nose", "left_eye")
+    assert differing(own, own) == differing((), own) == differing((" Nose", "left-eye"), own) == ""
+    assert (
+        differing(("nose", "right eye"), own) == "joint 1 is 'right eye' in the labels and 'left_eye' in the skeleton"
+    )
+    assert differing(("nose",), own) == "joint 1 is missing in the labels and 'left_eye' in the skeleton"
+    assert differing((*own, "tail"), own) == "joint 2 is 'tail' in the labels and missing in the skeleton"
 
 
 def test_paths():

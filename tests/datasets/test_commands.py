@@ -61,6 +61,7 @@ def test_the_first_places_and_all(tmp_path, capsys):
         (["check", "penn", ".", "--limit", "0"], 2, "'0' is not a whole number above 0"),
         (["check", "penn", ".", "--al"], 2, "did you mean --all?"),
         (["check", "penn"], 2, "ROOT"),
+        (["check", "penn", ".", "--limit", "3"], 1, "--limit 3: says how many pictures to decode; add --pixels decode"),
         (["show", "penn", ".", "--out", "x.png", "--split", "dev"], 2, "it is one of: train, val, test"),
         (["show", "penn", "."], 2, "--out"),
         (["show", "penn", ".", "--out", "x.gif"], 1, "ends in none of .png, .html"),
@@ -91,7 +92,9 @@ def test_json_into_a_folder(penn, tmp_path):
 
 def test_fetch_without_a_name_lists(capsys):
     assert main(["data", "fetch"]) == 0
-    assert "posetrack18     licence click" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "posetrack18     licence click" in out
+    assert "mocap           open, by hand" in out
     assert main(["data", "fetch", "coco", "--list"]) == 0
     assert "md5:442b8da7639aecaf257c1dceb8ba8c80" in capsys.readouterr().out
 

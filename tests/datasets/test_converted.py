@@ -62,7 +62,7 @@ def test_by_name():
     reader = Given(PENN_ACTION)
     before, index = reader.index("test"), Converted(reader, "coco").index("test")
     assert index.skeleton is COCO
-    assert index.name == "penn_action/test>coco[clip-box]"
+    assert index.name == "penn_action/test>coco12[clip-box]"
     assert box_rule(index.name) == index.box_rule == "clip-box"
     assert index.scoring is None
     assert index.skipped == {
@@ -97,8 +97,8 @@ def test_by_name():
 def test_there_and_back_keeps_what_they_share(one, two):
     reader = Given(one)
     back = Converted(Converted(reader, two.name), one.name).index("train")
-    assert back.name == f"{one.name}/train>{two.name}>{one.name}[clip-box]"
     common = np.array([joint in two.joints for joint in one.joints])
+    assert back.name == f"{one.name}/train>{two.name}{common.sum()}>{one.name}{common.sum()}[clip-box]"
     for old, new in zip(reader.index("train").tracks, back.tracks, strict=True):
         np.testing.assert_array_equal(new.joints[:, common], old.joints[:, common])
         np.testing.assert_array_equal(new.visible[:, common], old.visible[:, common])
@@ -189,6 +189,49 @@ def test_one_side_only_is_refused():
     assert joint_pairs(COCO, right_arm)[:, 0].tolist() == [8, 10]  # a skeleton that cannot be flipped anyway
 
 
+def sided(name, joints, swaps=()):
+    return Skeleton(name, joints, swaps, (), torso=(joints[0], joints[1]))
+
+
+EYES = ("nose", "left_eye", "right_eye")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "rename"),
+    [
+        (sided("bare", EYES), COCO, {"left_eye": "right_eye"}),
+        (sided("bare", EYES), COCO, {"left_eye": "right_eye", "right_eye": "left_eye"}),
+        (sided("bare", EYES), COCO, {"left_eye": "left_ear"}),
+        (COCO, sided("bare", EYES), {"left_ear": "left_eye"}),
+        (COCO, sided("bare", EYES), {"left_eye": "right_eye"}),
+        (COCO, sided("bare", EYES), {"left_eye": "right_eye", "right_eye": "left_eye"}),
+        (COCO, sided("bare", EYES), {"left_eye": "nose"}),
+        (sided("one", ("nose", "left_eye")), COCO, {"left_eye": "right_eye"}),
+        (sided("one", ("nose", "left_eye")), COCO, {"nose": "right_eye"}),
+        (sided("one", ("nose", "left_eye")), sided("other", ("nose", "right_eye")), {"left_eye": "right_eye"}),
+    ],
+)
+def test_no_skeleton_hides_a_change_of_sides(source, target, rename):
+    with pytest.raises(BiposeError, match="would not survive a flip"):
+        joint_pairs(source, target, rename)
+
+
+def test_sides_by_swap_or_by_name_convert():
+    bare, one = sided("bare", EYES), sided("one", ("nose", "left_eye"))
+    assert joint_pairs(bare, COCO)[:3, 0].tolist() == [0, 1, 2]
+    assert joint_pairs(COCO, bare)[:, 0].tolist() == [0, 1, 2]
+    assert joint_pairs(one, COCO)[:3, 0].tolist() == [0, 1, -1]
+    short = sided("short", ("nose", "l", "r"), (("l", "r"),))
+    assert joint_pairs(short, COCO, {"l": "left_eye", "r": "right_eye"})[:3, 0].tolist() == [0, 1, 2]
+    assert joint_pairs(COCO, short, {"left_ear": "l", "right_ear": "r"})[:, 0].tolist() == [0, 3, 4]
+    with pytest.raises(BiposeError, match="would not survive a flip"):
+        joint_pairs(short, COCO, {"l": "left_eye"})
+    assert joint_pairs(COCO, bare, {}, {"nose": ("right_ear", "left_ear")})[0].tolist() == [4, 3]
+    assert (
+        joint_pairs(COCO, bare, {}, {"left_eye": ("left_ear", "nose"), "right_eye": ("nose", "right_ear")})[1, 0] == 3
+    )
+
+
 def test_a_source_with_one_side_of_a_joint_converts():
     index = Converted(MemoryReader(2), "coco").index("train")  # has a left ankle and a right hip alone
     labelled = {COCO.joints[k] for k in np.flatnonzero(index.tracks[0].visible.any(axis=0))}
@@ -203,7 +246,7 @@ def test_equal_joints_change_nothing(tmp_path):
     path.write_text(yaml.safe_dump({"name": "mine", "joints": [*COCO.joints[::-1]]}))
     other = Converted(Given(COCO), str(path))
     assert other.skeleton.name == "mine"
-    # Reversed in order, and without swaps: another skeleton, so the set's own measure does not fit.
+    # Reversed in order: another skeleton, so the set's own measure does not fit.
     assert other.index("test").scoring is None
     np.testing.assert_array_equal(other.index("test").tracks[0].joints[:, ::-1], index.tracks[0].joints)
 

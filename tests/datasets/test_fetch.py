@@ -1,220 +1,19 @@
-"""Downloads, against a server in this process: whole, cut off and gone on with, wrong, missing; never the real homes."""
+"""`bipose data fetch`, against a server in this process: what is asked for, unpacked, told and refused; never a real home."""
 
 import errno
+import fcntl
 import hashlib
-import http.server
 import io
 import json
-import threading
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from bipose_lit.datasets import catalogue, fetch
-from bipose_lit.datasets.catalogue_entry import CLICK, OPEN, OWN, DataSet, Download
+from bipose_lit.datasets.catalogue_entry import CLICK, HAND, OPEN, OWN, DataSet, Download
 from bipose_lit.types import BiposeError
-
-C = fetch.CHUNK
-PAYLOAD = np.random.default_rng(0).bytes(900_000)
-MD5 = f"md5:{hashlib.md5(PAYLOAD).hexdigest()}"
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """A server whose behaviour a test sets: content by path, `drop` (bytes before it hangs up), `ranges`, `status`."""
-    state = SimpleNamespace(
-        content={"/a.bin": PAYLOAD},
-        drop=[],
-        ranges=True,
-        status={},
-        asked=[],
-        etag='"v1"',
-        kind="application/zip",
-        sized=False,
-    )
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def do_GET(self):
-            self.answer(body=True)
-
-        def answer(self, body):
-            asked = self.headers.get("Range") if body else None
-            if body:
-                state.asked.append((self.path, asked))
-            code = state.status.get(self.path, [200])
-            code = code.pop(0) if len(code) > 1 else code[0]
-            data = state.content.get(self.path)
-            if code != 200 or data is None:
-                self.send_error(code if code != 200 else 404)
-                return
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and state.ranges else 0
-            if self.headers.get("If-Range", state.etag) != state.etag:
-                start = 0
-            if start >= len(data):
-                self.send_response(416)
-                if state.sized:
-                    self.send_header("Content-Range", f"bytes */{len(data)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.send_header("Content-Length", str(len(data) - start))
-            self.send_header("Content-Type", state.kind)
-            self.send_header("ETag", state.etag)
-            self.end_headers()
-            if body:
-                end = start + state.drop.pop(0) if state.drop else len(data)
-                self.wfile.write(data[start:end])
-
-        def log_message(self, *args):
-            pass
-
-    monkeypatch.setattr(fetch, "WAIT", 0.0)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    state.url = f"http://127.0.0.1:{made.server_port}"
-    yield state
-    made.shutdown()
-    made.server_close()
-
-
-def item(server, checksum=MD5, path="/a.bin", **further):
-    return Download(f"{server.url}{path}", path[1:], checksum, **{"into": None, **further})
-
-
-def test_a_whole_download_reports_its_progress(server, tmp_path):
-    seen = []
-    path = fetch.download(item(server), tmp_path, lambda have, whole: seen.append((have, whole)))
-    assert path.read_bytes() == PAYLOAD
-    assert seen[-1] == (len(PAYLOAD), len(PAYLOAD))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
-    assert server.asked == [("/a.bin", None)]
-
-
-def test_a_dropped_connection_is_gone_on_with(server, tmp_path):
-    server.drop = [C, 3 * C, *[C] * 5]  # more often than there are tries: each brought something
-    assert fetch.download(item(server), tmp_path).read_bytes() == PAYLOAD
-    asked = [None, *(f"bytes={n * C}-" for n in (1, 4, 5, 6, 7, 8, 9))]
-    assert server.asked == [("/a.bin", a) for a in asked]
-
-
-def test_what_has_come_is_kept_for_the_next_command(server, tmp_path):
-    server.drop = [2 * C, *[0] * fetch.TRIES]
-    with pytest.raises(
-        BiposeError, match=r"ended early; a\.bin has 131\.1 kB so far; the same command goes on from there"
-    ):
-        fetch.download(item(server), tmp_path)
-    assert (tmp_path / "a.bin.part").stat().st_size == 2 * C
-    server.asked.clear()
-    server.drop = []
-    assert fetch.download(item(server), tmp_path).read_bytes() == PAYLOAD
-    assert server.asked == [("/a.bin", f"bytes={2 * C}-")]
-
-
-def test_a_server_without_ranges_starts_again(server, tmp_path):
-    server.ranges, server.drop = False, [100_000, 300_000]
-    assert fetch.download(item(server), tmp_path).read_bytes() == PAYLOAD
-
-
-def test_a_file_that_changed_meanwhile_is_taken_whole(server, tmp_path):
-    server.drop = [C, *[0] * fetch.TRIES]
-    with pytest.raises(BiposeError):
-        fetch.download(item(server, checksum=""), tmp_path)
-    server.drop = []
-    server.content["/a.bin"], server.etag = PAYLOAD[::-1], '"v2"'
-    assert fetch.download(item(server, checksum=""), tmp_path).read_bytes() == PAYLOAD[::-1]
-
-
-@pytest.mark.parametrize("there", [len(PAYLOAD), len(PAYLOAD) + 5])
-def test_a_part_that_is_too_long_is_thrown_away(server, tmp_path, there):
-    (tmp_path / "a.bin.part").write_bytes(b"\0" * there)
-    assert fetch.download(item(server), tmp_path).read_bytes() == PAYLOAD
-
-
-def test_a_part_that_is_all_of_it_is_not_fetched_again(server, tmp_path):
-    server.sized = True
-    (tmp_path / "a.bin.part").write_bytes(PAYLOAD)
-    assert fetch.download(item(server), tmp_path).read_bytes() == PAYLOAD
-    assert len(server.asked) == 1
-
-
-def test_a_wrong_checksum_is_told_and_the_file_set_aside(server, tmp_path):
-    with pytest.raises(BiposeError, match=rf"the checksum is {MD5}, published is md5:0000; kept as .*a\.bin\.bad"):
-        fetch.download(item(server, checksum="md5:0000"), tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.bin.bad"]
-
-
-def test_a_file_that_is_there_is_checked_and_not_asked_for(server, tmp_path):
-    (tmp_path / "a.bin").write_bytes(PAYLOAD)
-    fetch.download(item(server), tmp_path)
-    assert server.asked == []
-    (tmp_path / "a.bin").write_bytes(b"other")
-    with pytest.raises(BiposeError, match="remove it and fetch again"):
-        fetch.download(item(server), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("status", "told"),
-    [
-        (404, "not there"),
-        (410, "not there"),
-        (403, "refused"),
-        (401, "refused"),
-        (418, "answers 418"),
-        (503, "answers 503"),
-    ],
-)
-def test_what_servers_refuse(server, tmp_path, status, told):
-    server.status["/a.bin"] = [status]
-    with pytest.raises(BiposeError, match=told):
-        fetch.download(item(server), tmp_path)
-    assert len(server.asked) == (fetch.TRIES if status == 503 else 1)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_busy_server_is_asked_again(server, tmp_path):
-    server.status["/a.bin"] = [503, 429, 200]
-    assert fetch.download(item(server), tmp_path).read_bytes() == PAYLOAD
-
-
-def test_a_page_in_the_place_of_the_file(server, tmp_path):
-    server.kind = "text/html; charset=utf-8"
-    with pytest.raises(BiposeError, match="answers with a page"):
-        fetch.download(item(server), tmp_path)
-
-
-def test_no_server_and_no_name(server, tmp_path):
-    with pytest.raises(BiposeError, match=r"127\.0\.0\.1: cannot be reached"):
-        fetch.download(Download("http://127.0.0.1:9/a", "a"), tmp_path)
-    with pytest.raises(BiposeError, match=r"nowhere\.invalid: (the name is unknown here|cannot be reached)"):
-        fetch.download(Download("http://nowhere.invalid/a", "a"), tmp_path)
-
-
-def test_a_full_disk_keeps_the_part(server, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(fetch, "_transfer", full)
-    with pytest.raises(BiposeError, match="the disk is full; free some space, then the same command goes on"):
-        fetch.download(item(server), tmp_path)
-
-
-def test_a_folder_that_cannot_be(server, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BiposeError, match="choose another place"):
-        fetch.download(item(server), tmp_path / "file" / "x")
-
-
-# The command
 
 
 def zipped(files):
@@ -257,7 +56,7 @@ def test_fetching_unpacks_and_is_done_once(toy, tmp_path, capsys):
     (root / "downloads" / "labels.zip").unlink()  # unpacked: no longer needed
     fetch.fetch("toy", root)
     assert toy.asked == []
-    assert "complete" in capsys.readouterr().out
+    assert f"{root}: complete; " in capsys.readouterr().out
     (root / "labels" / "1.txt").unlink()
     (root / "labels").rmdir()
     fetch.fetch("toy", root, yes=True)
@@ -299,6 +98,75 @@ def test_an_archive_that_would_leave_the_folder(toy, tmp_path):
     assert not (tmp_path / "toy" / "downloads" / "big.zip.done").exists()
 
 
+def test_an_archive_that_would_mark_another_file_as_fetched(toy, tmp_path):
+    toy.content["/labels.zip"] = zipped({"Toy/Downloads/map.txt.done": "{}"})
+    data = catalogue.CATALOGUE["toy"]
+    first = replace(data.downloads[0], checksum="")
+    catalogue.CATALOGUE["toy"] = replace(data, downloads=(first, *data.downloads[1:]))
+    with pytest.raises(BiposeError, match="would lie where downloads are kept"):
+        fetch.fetch("toy", tmp_path, only=["labels.zip"], yes=True)
+    assert sorted(p.name for p in (tmp_path / "downloads").iterdir()) == [".lock", "labels.zip.bad"]
+
+
+def test_an_archive_without_checksum_that_does_not_unpack_is_set_aside(toy, tmp_path):
+    good = toy.content["/big.zip"]
+    toy.content["/big.zip"] = good[:-30]
+    with pytest.raises(
+        BiposeError, match=r"not a readable archive .*; kept as .*big\.zip\.bad\. Fetch again"
+    ) as caught:
+        fetch.fetch("toy", tmp_path, only=["big.zip"], yes=True)
+    assert "\n" not in str(caught.value)
+    toy.content["/big.zip"] = good
+    fetch.fetch("toy", tmp_path, only=["big.zip"], yes=True)
+    assert (tmp_path / "more" / "b").read_text() == "b"
+
+
+def test_what_is_told_of_a_file_without_checksum(toy, tmp_path, capsys):
+    fetch.fetch("toy", tmp_path / "a", only=["map.txt"], yes=True)
+    assert "no checksum known, as long as the server said" in capsys.readouterr().out
+    toy.length = False
+    fetch.fetch("toy", tmp_path / "b", only=["map.txt"], yes=True)
+    assert "no checksum known, size unknown: not verified" in capsys.readouterr().out
+    assert fetch._verified(Download("", "a", size=5), 0) == "no checksum known, as long as published"
+    assert fetch._verified(Download("", "a", size=5_000_000), 0) == "no checksum known, about as long as published"
+
+
+def test_a_part_of_the_set_is_not_called_complete(toy, tmp_path, capsys):
+    fetch.fetch("toy", tmp_path, only=["map.txt"], yes=True)
+    capsys.readouterr()
+    fetch.fetch("toy", tmp_path, only=["map.txt"], yes=True)
+    out = capsys.readouterr().out
+    assert "what was asked for is there, other files of the set are not" in out
+    assert "complete" not in out
+    fetch.fetch("toy", tmp_path, yes=True)
+    fetch.fetch("toy", tmp_path, only=["map.txt"])
+    assert f"{tmp_path}: complete" in capsys.readouterr().out
+
+
+def test_amounts_as_text():
+    known, unknown = Download("", "a", size=2_100_000), Download("", "b")
+    assert fetch._amount([unknown]) == "1 file of unknown size"
+    assert fetch._amount([unknown, unknown]) == "2 files of unknown size"
+    assert fetch._amount([known]) == "1 file, 2.1 MB"
+    assert fetch._amount([known, known, unknown]) == "3 files, 4.2 MB and 1 of unknown size"
+
+
+def test_two_at_a_time(toy, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    with (tmp_path / "downloads" / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BiposeError, match="another 'bipose data fetch' is at work in it; wait until it has ended"):
+            fetch.fetch("toy", tmp_path, yes=True)
+        assert toy.asked == []
+    fetch.fetch("toy", tmp_path, yes=True)  # a lock file alone locks nothing
+
+
+def test_a_disk_that_is_full_when_a_file_is_put_in_place(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.copyfile", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(BiposeError, match="the disk is full"):
+        fetch.fetch("toy", tmp_path, only=["map.txt"], yes=True)
+
+
 def test_a_broken_mark_is_no_mark(toy, tmp_path):
     (tmp_path / "downloads").mkdir()
     for text in ("", "[]", "{}", json.dumps({"names": []}), json.dumps({"names": 5})):
@@ -311,10 +179,16 @@ def test_listing_asks_nobody(toy, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "labels.zip: " in out
     assert "only when named" in out
+    fetch.fetch("toy", tmp_path, only=["map.txt"], listing=True)
+    out = capsys.readouterr().out
+    assert "map.txt: " in out
+    assert "labels.zip: " not in out
     assert toy.asked == []
 
 
-@pytest.mark.parametrize(("access", "told"), [(CLICK, "not for plain download"), (OWN, "is made by you")])
+@pytest.mark.parametrize(
+    ("access", "told"), [(CLICK, "not for plain download"), (HAND, "open, by hand"), (OWN, "is made by you")]
+)
 def test_sets_that_are_not_downloaded_say_what_to_do(monkeypatch, capsys, tmp_path, access, told):
     data = DataSet("toy", "Toy", "", "http://toy", "terms", access, "go there", "x.Y", 3, "data/toy", "toy")
     monkeypatch.setattr(catalogue, "CATALOGUE", {"toy": data})

@@ -1,5 +1,7 @@
 """Frame sources: order, colours, truncated and damaged files, the cache, the fingerprint."""
 
+import struct
+
 import av
 import cv2
 import numpy as np
@@ -180,3 +182,20 @@ def test_the_fingerprint_follows_content_and_not_place_or_time(folder, tmp_path_
     (root / names[2]).write_bytes((root / names[2]).read_bytes() + b"x")
     assert FolderFrames(root, names).fingerprint() != before
     assert FolderFrames(root, names[::-1]).fingerprint() != FolderFrames(root, names).fingerprint()
+
+
+@pytest.mark.parametrize(("turned", "matrix", "size"), [
+    (0, (1, 0, 0, 1), (64, 48)), (90, (0, 1, -1, 0), (48, 64)), (180, (-1, 0, 0, -1), (64, 48)), (270, (0, -1, 1, 0), (48, 64)),
+])  # fmt: skip
+def test_a_turned_video_has_the_size_that_is_shown(tmp_path, turned, matrix, size):
+    """A phone held upright writes lying pictures and a matrix that turns them (ISO 14496-12, 8.3.2)."""
+    path = tmp_path / "v.mp4"
+    write_video(path, [picture(v) for v in (20, 80, 140)], "mpeg4")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    a, b, c, d = (n * 65536 for n in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    info = probe_video(path)
+    assert (info.frames, info.size) == (3, size)
+    assert VideoFrames(tmp_path, "v.mp4", 3).read([1])[0].shape == (size[1], size[0], 3)

@@ -231,14 +231,34 @@ def test_long_takes_have_ids_that_do_not_repeat():
 
 def test_units(tmp_path):
     positions = save(tmp_path)
-    millimetres = {s: {a: p * 1000 for a, p in acts.items()} for s, acts in positions.items()}
-    with pytest.raises(BiposeError, match="when its unit is mm; give unit m"):
+
+    def scaled(factor):
+        return save(tmp_path, {s: {a: p * factor for a, p in acts.items()} for s, acts in positions.items()})
+
+    with pytest.raises(BiposeError, match=r"persons are 0\.00\d+ m in size when its unit is mm; give unit m"):
         H36M(tmp_path, unit="mm").index("test")
-    save(tmp_path, millimetres)
-    with pytest.raises(BiposeError, match="when its unit is m; give unit mm"):
+    scaled(1000)
+    with pytest.raises(BiposeError, match=r"persons are 1\d+ m in size when its unit is m; give unit mm"):
         H36M(tmp_path).index("test")
     track = H36M(tmp_path, unit="mm").index("test").tracks[-1]
     np.testing.assert_allclose(track.joints_3d, positions["S9"]["Walking"][:, KEPT] * 1000.0, rtol=1e-5)
+    for factor in (100, 39.37, 0.0):  # centimetres, inches, nobody
+        scaled(factor)
+        for unit in ("m", "mm"):
+            with pytest.raises(BiposeError, match="which fits neither m nor mm; store the positions in metres"):
+                H36M(tmp_path, unit=unit).index("test")
+
+
+@pytest.mark.parametrize(("size", "good"), [(0.49, False), (0.51, True), (2.99, True), (3.01, False)])
+def test_persons_have_half_a_metre_to_three(tmp_path, size, good):
+    pose = np.zeros((4, 17, 3), np.float32)
+    pose[:, 2, 2] = size
+    save(tmp_path, {"S9": {"Walking": pose}})
+    if good:
+        assert H36M(tmp_path).index("test").tracks
+    else:
+        with pytest.raises(BiposeError, match="fits neither"):
+            H36M(tmp_path).index("test")
 
 
 def test_seventeen_joints_are_taken_as_they_are(tmp_path):
@@ -280,7 +300,9 @@ def test_broken_takes(tmp_path, name):
 @pytest.mark.parametrize(
     "content",
     [3, [], {}, {"S9": 3}, {"S9": {}}, {7: {"a": body()}}, {"S9": {None: body()}}, {"S9": {"a/b": body()}},
-     {"S9": {"a\nb": body()}}, {"S9": {"": body()}}, {"S9": {"x" * 1000: body()}}, np.zeros((3, 32, 3)), "S9"],
+     {"S9": {"a\nb": body()}}, {"S9": {"": body()}}, {"S9": {"x" * 1000: body()}}, np.zeros((3, 32, 3)), "S9",
+     {10**5000: {"a": body()}}, {"S9": {10**5000: body()}}, [[[]] * 300] * 300],
+    ids=lambda content: str(type(content)),
 )  # fmt: skip
 def test_broken_structures(tmp_path, content):
     save(tmp_path, content)
@@ -314,17 +336,6 @@ def test_broken_detections(tmp_path, value, told):
     assert "S9/Walking" in index.skipped["takes left out"][0]
 
 
-@pytest.mark.parametrize(
-    "meta",
-    [{"layout_name": "coco"}, {"num_joints": 16}, {"keypoints_symmetry": [[1], [2]]}, {"keypoints_symmetry": 3}, [3], "h36m",
-     {"layout_name": ["h36m"]}],
-)  # fmt: skip
-def test_detections_of_other_joints(tmp_path, meta):
-    save_2d(tmp_path, save(tmp_path), meta=META | meta if isinstance(meta, dict) else meta)
-    with pytest.raises(BiposeError, match=r"2d\.npz: "):
-        H36M(tmp_path, detections="2d.npz").index("test")
-
-
 def test_what_the_user_gets_told(tmp_path):
     with pytest.raises(BiposeError, match="no such file; give the folder"):
         H36M(tmp_path)
@@ -342,6 +353,11 @@ def test_what_the_user_gets_told(tmp_path):
             H36M(tmp_path, **options)
     save_cameras(tmp_path, {"S1": CAMERAS})
     with pytest.raises(BiposeError, match="no cameras of subject S11"):
+        H36M(tmp_path, cameras="cameras.json").index("test")
+    save_cameras(tmp_path, {"*": [camera | {"t": [0, 1, -6e5]} for camera in CAMERAS]})
+    with pytest.raises(
+        BiposeError, match=r"no test takes .*never in front of the camera: S11/Eating 1/front; are the cameras'"
+    ):
         H36M(tmp_path, cameras="cameras.json").index("test")
     del positions["S9"]["Walking"]
     save_2d(tmp_path, positions)

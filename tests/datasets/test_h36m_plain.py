@@ -30,8 +30,8 @@ def test_the_synthetic_sets_tracks(tmp_path):
     assert [t.clip for t in index.tracks] == ["S9/walk scene0012_0", "S9/walk scene0012_1"]
     assert index.clusters == ("scene0012",)
     track = index.tracks[0]
-    assert (track.action, track.fps, track.image_size) == ("walk", 0.0, (128, 96))
-    assert H36M(tmp_path, positions="tracks.npz", fps=25).index("test").tracks[0].fps == 25
+    assert (track.action, track.fps, track.image_size) == ("walk", 25.0, (128, 96))
+    assert H36M(tmp_path, positions="tracks.npz", fps=30).index("test").tracks[0].fps == 30
     with np.load(tmp_path / "tracks.npz") as file:
         part = {n.rsplit("/", 1)[1]: file[n] for n in file.files if "_0/" in n}
     np.testing.assert_array_equal(track.visible, part["visible"])

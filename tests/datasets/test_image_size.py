@@ -1,6 +1,7 @@
 """Sizes of pictures from their headers: as decoding would tell, without decoding."""
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -54,6 +55,34 @@ def test_a_turned_jpeg_has_the_size_that_it_is_read_with(tmp_path, orientation):
     path = tmp_path / "a.jpg"
     path.write_bytes(turned(encoded(), orientation))
     assert image_size(path) == read_image(path).shape[1::-1] == ((37, 21) if orientation < 5 else (21, 37))
+
+
+def late(data: bytes, orientation: int) -> bytes:
+    """The JPEG with an Exif segment just before its pixels, after the frame header."""
+    exif = turned(b"\xff\xd8", orientation)[2:]
+    at = data.index(b"\xff\xda")
+    return data[:at] + exif + data[at:]
+
+
+def with_exif(data: bytes, orientation: int, last: bool) -> bytes:
+    """The PNG with a chunk eXIf before or after its pixels."""
+    tiff = b"II*\0" + struct.pack("<IHHHII", 8, 1, 0x0112, 3, 1, orientation) + b"\0\0\0\0"
+    chunk = struct.pack(">I", len(tiff)) + b"eXIf" + tiff + struct.pack(">I", zlib.crc32(b"eXIf" + tiff))
+    at = data.rindex(b"IEND") - 4 if last else 33
+    return data[:at] + chunk + data[at:]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["late", "first", "last"])
+def test_exif_elsewhere(tmp_path, kind, orientation):
+    path = tmp_path / "a"
+    data = (
+        late(encoded(), orientation)
+        if kind == "late"
+        else with_exif(encoded(suffix=".png"), orientation, kind == "last")
+    )
+    path.write_bytes(data)
+    assert image_size(path) == read_image(path).shape[1::-1]
 
 
 @pytest.mark.parametrize(

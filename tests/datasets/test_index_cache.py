@@ -160,3 +160,20 @@ def test_no_pickles_and_no_leftovers(labels):
     with zipfile.ZipFile(cache_path(labels, "text")) as archive:
         assert sorted(archive.namelist()) == ["extra.npy", "key.npy", "text.npy"]
     assert len(list(cache_folder().iterdir())) == 1
+
+
+def test_the_path_and_the_size_are_part_of_what_is_kept(labels):
+    """A cache that came to lie in another file's place, and a file that changed within the clock's resolution."""
+    read = Reading(labels)
+    read()
+    state = labels.stat()
+    other = labels.with_name("others.json")
+    other.write_text("9876543210 other"[: state.st_size])
+    os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert other.stat().st_size == state.st_size
+    cache_path(labels, "text").rename(cache_path(other, "text"))
+    assert Reading(other)() == other.read_text()
+    read()
+    labels.write_text("0123456789 longer than before")
+    os.utime(labels, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert read() == "0123456789 longer than before"

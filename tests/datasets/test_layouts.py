@@ -1,10 +1,12 @@
 """Layouts as trees, and found in folders."""
 
+import os
+
 import pytest
 
 from bipose_lit.datasets.catalogue import CATALOGUE, find
 from bipose_lit.datasets.index import Entry
-from bipose_lit.datasets.layouts import check_layout, lacking, missing, pattern, recognise, tree
+from bipose_lit.datasets.layouts import check_layout, closed, lacking, missing, pattern, recognise, tree
 from bipose_lit.types import BiposeError
 
 
@@ -89,5 +91,42 @@ def test_what_a_wrong_folder_is_told(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     touch(tmp_path, "file")
-    with pytest.raises(BiposeError, match="no such folder"):
+    with pytest.raises(BiposeError, match="file: is no folder; give the folder of the data set"):
         check_layout(find("coco"), tmp_path / "file", "show")
+
+
+def test_folders_that_may_not_be_read(tmp_path, monkeypatch):
+    touch(tmp_path, "labels/0001.mat", "frames/0001/000001.jpg")
+    assert closed(find("penn"), tmp_path) == []
+    scan = os.scandir
+
+    def refused(path="."):
+        if str(path).endswith("frames"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refused)
+    assert closed(find("penn"), tmp_path) == ["frames (Permission denied)"]
+
+
+def test_a_root_that_may_not_be_read(tmp_path, monkeypatch):
+    def refused(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refused)
+    with pytest.raises(BiposeError, match=r"the folder cannot be read \(Permission denied\); change its permissions"):
+        check_layout(find("penn"), tmp_path, "check")
+
+
+def test_sets_of_one_page_are_told_what_lacks(tmp_path):
+    touch(tmp_path, "joint_positions/a/b/joint_positions.mat", "splits/a_test_split1.txt")
+    with pytest.raises(
+        BiposeError, match=r"holds jhmdb, but no sub_splits/CLASS_test_split_1\.txt; 'bipose data fetch sub"
+    ):
+        check_layout(find("sub_jhmdb"), tmp_path, "check")
+    check_layout(find("jhmdb"), tmp_path, "check")
+    touch(tmp_path / "m", "valid.h5", "images/1.jpg")
+    with pytest.raises(
+        BiposeError, match=r"holds mpii, but no mpii_human_pose_v1_sequences_batchN/STEM/.*, mpii_human"
+    ):
+        check_layout(find("mpii_sequences"), tmp_path / "m", "check")

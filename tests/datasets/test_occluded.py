@@ -14,11 +14,13 @@ from scipy import stats
 
 from bipose_lit.datamodule import PoseDataModule, check_leak
 from bipose_lit.datasets.clips import ClipSampling, check_index, fingerprint
-from bipose_lit.datasets.cutouts import COUNT, LEVELS, MARGIN, Cutouts, Drawn, Patches, load_cutout
+from bipose_lit.datasets.covering import MEDIAN_STAY, P90_STAY, REGIMES, stay
+from bipose_lit.datasets.cutouts import COUNT, LEVELS, MARGIN, Cutouts, Drawn, load_cutout
 from bipose_lit.datasets.index import PoseIndex, Track
 from bipose_lit.datasets.jhmdb import JHMDB
-from bipose_lit.datasets.occluded import MEDIAN_STAY, P90_STAY, REGIMES, Occluded, occlusion_statistics, stay
-from bipose_lit.datasets.pasting import OccludedFrames, Piece
+from bipose_lit.datasets.occluded import Occluded, occlusion_statistics
+from bipose_lit.datasets.pasting import OccludedFrames, Piece, alpha_at, cover
+from bipose_lit.datasets.patches import Patches
 from bipose_lit.datasets.synthetic.assay import run_statistics
 from bipose_lit.datasets.synthetic.occluders import OccluderTrack
 from bipose_lit.metrics.summary import box_rule

@@ -112,7 +112,7 @@ def test_left_out_names_five_places():
     [
         ("jhmdb", "jhmdb_mini", "10 of 10 clips of jhmdb/split1/test[clip-box], 7 sources"),
         ("coco", "coco_mini", "12 of 68 clips of coco/val2017[gt-box], 32 sources"),
-        ("mpii", "mpii_mini", "12 of 2958 clips of mpii/test[gt-box], 2729 sources"),
+        ("mpii", "mpii_mini", "5 of 2958 clips of mpii/test[gt-box], 2729 sources"),
         ("penn", "penn_action_mini", "12 of 31 clips of penn_action/test[gt-box], 31 sources"),
         ("posetrack18", "posetrack18_mini", "3 of 14 clips of posetrack18/test[gt-box], 3 sources"),
         ("mocap", "mocap", "8 of 8 clips of mocap/test[frame-box], 2 sources"),

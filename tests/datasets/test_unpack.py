@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from bipose_lit.datasets.unpack import unpack
+from bipose_lit.datasets.unpack import DamagedArchiveError, unpack
 from bipose_lit.types import BiposeError
 
 
@@ -110,3 +110,24 @@ def test_a_missing_archive_and_an_empty_one(tmp_path):
         unpack(tmp_path / "none.zip", tmp_path / "set")
     with pytest.raises(BiposeError, match="holds no file"):
         unpack(make_zip(tmp_path / "a.zip", {}), tmp_path / "set")
+
+
+@pytest.mark.parametrize(("there", "packed"), [("z/x", "z"), ("z", "z/x")])
+def test_a_file_where_a_folder_is_leaves_all_as_it_was(tmp_path, there, packed):
+    target = tmp_path / "set"
+    (target / there).parent.mkdir(parents=True)
+    (target / there).write_text("mine")
+    archive = make_zip(tmp_path / "a.zip", {"a": "first", packed: "theirs"})
+    with pytest.raises(BiposeError, match=r"set/z: is a (file|folder) where .*a\.zip has a (file|folder); move it"):
+        unpack(archive, target)
+    assert tree(target) == {there: "mine"}
+
+
+@pytest.mark.parametrize("name", ["downloads/a.done", "downloads", "DOWNLOADS/a", "Top/downloads/a"])
+def test_reserved_names(tmp_path, name):
+    archive = make_zip(tmp_path / "a.zip", {"a": "a", name: "x"})
+    with pytest.raises(DamagedArchiveError, match="would lie where downloads are kept"):
+        unpack(archive, tmp_path / "set", "Top", ("downloads",))
+    assert tree(tmp_path / "set") == {}
+    make_zip(tmp_path / "b.zip", {"labels/downloads/a": "x"})
+    assert unpack(tmp_path / "b.zip", tmp_path / "set", "Top", ("downloads",)) == ["labels"]

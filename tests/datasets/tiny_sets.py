@@ -54,6 +54,44 @@ def write_coco(root, people=((2, 1), (1,)), pictures=True):
     return root
 
 
+def write_jhmdb(root, T=3):
+    """Six sources of one clip in class run: two of them test in all splits; videos."""
+    rng = np.random.default_rng(2)
+    clips = [f"{letter}_0" for letter in "abcdef"]
+    for n, clip in enumerate(clips):
+        labels, video = root / "joint_positions" / "run" / clip, root / "ReCompress_Videos" / "run" / f"{clip}.avi"
+        labels.mkdir(parents=True)
+        video.parent.mkdir(parents=True, exist_ok=True)
+        xy = rng.uniform([[[10]], [[10]]], [[[300]], [[220]]], (2, 15, T))
+        scipy.io.savemat(labels / "joint_positions.mat", {"pos_img": xy})
+        out = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 30, (320, 240))
+        for _ in range(T):
+            out.write(np.full((240, 320, 3), 20 * n + 30, np.uint8))
+        out.release()
+    (root / "splits").mkdir()
+    for split in (1, 2, 3):
+        lines = [f"{clip}.avi {2 if clip[0] in 'de' else 1}" for clip in clips]
+        (root / "splits" / f"run_test_split{split}.txt").write_text("\n".join(lines))
+    return root
+
+
+def write_mpii(root, pictures=2):
+    """One person in each picture of annot/valid.json, which is the split test."""
+    rng = np.random.default_rng(3)
+    (root / "annot").mkdir(parents=True)
+    (root / "images").mkdir()
+    persons = []
+    for n in range(1, pictures + 1):
+        name = f"{n:09d}.jpg"
+        cv2.imwrite(str(root / "images" / name), rng.integers(0, 255, (240, 320, 3), np.uint8))
+        joints = rng.uniform([60, 20], [260, 220], (16, 2)).round(1)
+        persons.append(
+            {"image": name, "center": [160.0, 120.0], "scale": 1.2, "joints": joints.tolist(), "joints_vis": [1] * 16}
+        )
+    (root / "annot" / "valid.json").write_text(json.dumps(persons))
+    return root
+
+
 SKELETON = "name: hands\njoints: [head, left_hand, right_hand]\nlimbs: [[head, left_hand]]\ntorso: [head, left_hand]\n"
 
 

@@ -168,20 +168,25 @@ def _shuffled_rounds(items: list[tuple[str, str]], count: int, key: tuple[int, i
     return rounds[:count]
 
 
+def shortest(regime: str) -> int:
+    """Frames that a clip of a regime needs: room for a hidden part between two seen ones, one more where a stay must fit it."""
+    return 3 * _MIN_PART + (regime in ("B", "mixed"))
+
+
 def sample_occluders(rng: np.random.Generator, regime: str, frames: int, fps: float = 25.0) -> list[CoverTrack]:
     """Draws the occluders of a clip.
 
     Args:
         rng: source of randomness.
         regime: one of REGIMES. "N" draws none in half of the clips.
-        frames: T, at least 12.
+        frames: T, at least `shortest(regime)`.
         fps: scales the length of stays.
 
     Raises:
         BiposeError: a clip too short to hold a seen and a hidden part.
     """
-    if frames < 3 * _MIN_PART:
-        raise BiposeError(f"clips of {frames} frames are too short for the assay; use at least {3 * _MIN_PART}")
+    if frames < shortest(regime):
+        raise BiposeError(f"clips of {frames} frames are too short for the assay; use at least {shortest(regime)}")
     if regime == "N":
         return [] if rng.random() < 0.5 else [_track(rng, "N", frames, fps)]
     if regime == "mixed":

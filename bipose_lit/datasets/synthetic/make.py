@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bipose_lit.datasets.synthetic.assay import SPLITS, ClipPlan, plan_clips
+from bipose_lit.datasets.synthetic.assay import SPLITS, ClipPlan, plan_clips, shortest
 from bipose_lit.datasets.synthetic.finish import MANIFEST, RECORDS, finish, record_path
 from bipose_lit.types import BiposeError
 
@@ -97,6 +97,8 @@ def make_dataset(
     if done is not None:
         return done
     plans = _plans(wanted, frames, fps, seed, [Path(f) for f in motion_files], clips_per_cluster)
+    if frames < (needed := max(shortest(plan.regime) for plan in plans)):
+        raise BiposeError(f"clips of {frames} frames are too short for the assay; use at least {needed}")
     part = root.with_name(f"{root.name}.part")
     _open_part(part, parameters)
     options = MakeOptions(str(part), seed, frames, fps, size, tuple(parameters["formats"]), pixels)

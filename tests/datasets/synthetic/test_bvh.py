@@ -43,7 +43,7 @@ def test_the_parser_places_nodes_as_scipy_does(tmp_path: Path) -> None:
     clip = load_bvh(write(tmp_path, TINY))
     assert clip.names == ("Hips", "Knee", "Knee/end")
     assert clip.parents == (-1, 0, 1)
-    assert clip.fps == pytest.approx(25.0)
+    assert clip.fps == 25.0
     hips = Rotation.from_euler("ZXY", [10, 20, 30], degrees=True)
     knee = Rotation.from_euler("YZX", [40, 50, 60], degrees=True)
     root = np.array([5.0, 6.0, 7.0])
@@ -82,6 +82,12 @@ def test_a_joints_own_position_replaces_its_offset_and_line_ends_do_not_matter(t
         (("OFFSET 0 -4 0", "OFFSET 0 -4"), 8, "unexpected"),
         (("ROOT Hips", "JOINT Hips"), 2, "outside of a ROOT"),
         (("MOTION\n", ""), 16, "unexpected"),
+        (("JOINT Knee\n  {\n    OFFSET 0 -4 0", "JOINT Knee\n    OFFSET 0 -4 0\n  {"), 7, "expected '{' after Knee"),
+        (("    OFFSET 0 -4 0\n", ""), 13, "Knee has no OFFSET"),
+        (("      OFFSET 0 -3 1\n", ""), 12, "Knee/end has no OFFSET"),
+        (("OFFSET 0 -4 0", "OFFSET 0 -4 0\n OFFSET 1 1 1"), 9, "a second OFFSET of Knee"),
+        (("ROOT Hips\n{", "ROOT Hips\nROOT Hips\n{"), 3, "expected '{' after Hips"),
+        (("ROOT Hips\n{", "ROOT Hips\nMOTION"), 3, "expected '{' after Hips"),
     ],
 )
 def test_broken_files_are_told_with_their_line(tmp_path: Path, change: tuple[str, str], line: int, what: str) -> None:
@@ -97,6 +103,15 @@ def test_a_truncated_file_never_passes(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path, TINY[:keep])
     with pytest.raises(BiposeError):
         load_bvh(path)
+
+
+@pytest.mark.parametrize(
+    ("time", "fps"),
+    [("0.0083333", 120.0), ("0.008333", 120.0), ("0.0166667", 60.0), ("0.033333", 30.0), ("0.041667", 24.0),
+     ("0.0333667", 1 / 0.0333667), ("0.00833", 1 / 0.00833), ("3", 1 / 3), ("1.00001", 1.0)],
+)  # fmt: skip
+def test_rates_that_were_rounded_are_whole_numbers(tmp_path: Path, time: str, fps: float) -> None:
+    assert load_bvh(write(tmp_path, TINY.replace("Time: 0.04", f"Time: {time}"))).fps == fps
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
@@ -218,7 +233,7 @@ def test_clips_lie_side_by_side_and_the_rest_frame_is_left_out(tmp_path: Path) -
     first = lines.index("MOTION") + 3
     lines[first] = " ".join(["0"] * len(lines[first].split()))
     path.write_text("\n".join(lines))
-    assert clips_in(path, 16, 24.0)[0] == pytest.approx(0.041667)
+    assert clips_in(path, 16, 24.0)[0] == pytest.approx(1 / 24)
 
 
 def test_heading_and_size_come_from_the_generator(tmp_path: Path) -> None:

@@ -165,10 +165,24 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(tmp_path, monkeypatch)
         make_dataset(tmp_path / "set", {"val": 2}, **OPTIONS)
 
 
-def test_a_failing_worker_stops_everything_with_its_message(tmp_path):
-    with pytest.raises(BiposeError, match="too short for the assay"):
-        make_dataset(tmp_path / "set", {"train": 4}, workers=2, **{**OPTIONS, "frames": 6})
+def test_a_failing_worker_stops_everything_with_its_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "_render_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_dataset(tmp_path / "set", {"train": 4}, workers=2, **OPTIONS)
+    monkeypatch.undo()
+    (tmp_path / "set.part" / "joint_positions").write_text("in the way")
+    with pytest.raises(BiposeError, match=r"set\.part: clip .*: cannot write"):
+        make_dataset(tmp_path / "set", {"train": 4}, workers=2, **OPTIONS)
     assert not (tmp_path / "set").exists()
+
+
+def test_clips_that_are_too_short_are_refused_before_anything_is_written(tmp_path):
+    for frames in (1, 4, 11):
+        with pytest.raises(BiposeError, match=f"clips of {frames} frames are too short for the assay; use at least 12"):
+            make_dataset(tmp_path / "set", {"train": 4}, **{**OPTIONS, "frames": frames})
+    with pytest.raises(BiposeError, match="clips of 12 frames are too short for the assay; use at least 13"):
+        make_dataset(tmp_path / "set", {"train": 6}, **OPTIONS)  # the sixth is of regime B
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_worker_is_told_in_one_line(tmp_path, monkeypatch):
