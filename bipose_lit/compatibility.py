@@ -46,7 +46,7 @@ def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: Pos
     own = find_skeleton(codec.skeleton)
     if own.joints != data.skeleton.joints or own.flip.tolist() != data.skeleton.flip.tolist():
         raise BiposeError(
-            f"model.codec.skeleton is {codec.skeleton}, but the data have the joints and sides of {data.skeleton.name}: a "
+            f"model.codec.skeleton is {own.name}, but the data have the joints and sides of {data.skeleton.name}: a "
             "flip test would exchange the wrong ones; set it to the data's skeleton"
         )
 

@@ -80,6 +80,11 @@ class PoseDataModule(L.LightningDataModule):
                 f"data: train_reader has the joints of {self.train_reader.skeleton.name}, reader those of "
                 f"{reader.skeleton.name}; training and evaluation need one skeleton"
             )
+        if self.train_reader.skeleton.flip.tolist() != reader.skeleton.flip.tolist():
+            raise BiposeError(
+                f"data: {self.train_reader.skeleton.name} of train_reader and {reader.skeleton.name} of reader have the same "
+                "joints, but a flip exchanges others; training and evaluation need one skeleton: give both the same swaps"
+            )
         self.size, self.padding, self.clips = (size[0], size[1]), padding, clips or ClipSampling()
         self.augmentation, self.pixels, self.occluders = augmentation, pixels, occluders
         self.supervise, self.cache, self.num_workers = supervise, cache, num_workers

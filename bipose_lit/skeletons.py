@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 import reprlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -195,14 +197,17 @@ H36M = Skeleton(
 SKELETONS = {s.name: s for s in (COCO, MPII, PENN_ACTION, JHMDB, POSETRACK18, H36M)}
 
 
+RESERVED = frozenset(("all", "visible", "occluded", "n", "n_hidden", "p", "f", "b", "joint_mean"))
+"""What a joint, or both sides of one, cannot be called: what else stands in that place of a metric's name (the strata of
+`metrics.occlusion` and the mean of joints), in lower case, as dashboards do not tell capitals."""
+
+FIELDS = ("name", "joints", "swaps", "limbs", "torso", "sigmas")
+
 _LARGEST, _DEEPEST = 2**16, 8  # bytes of a YAML file, levels of it
 
 
 def load_skeleton(path: str | Path) -> Skeleton:
-    """A skeleton from a YAML file: the fields of `Skeleton` by name, `name` and `joints` at least.
-
-    Pairs are lists of two joint names; what is left out is empty. `torso` is left shoulder and right hip where the joints
-    have these names, else it must be given.
+    """A skeleton from a YAML file: the fields of `Skeleton` by name, `name` and `joints` at least (see `make_skeleton`).
 
     Raises:
         BiposeError: no such file, not YAML, an unknown or missing field, or a skeleton that is not consistent.
@@ -229,22 +234,58 @@ def load_skeleton(path: str | Path) -> Skeleton:
         raise BiposeError(f"{path}: not a YAML file ({first}); mend it") from error
     if fault:
         raise BiposeError(f"{path}: {fault}")
-    known = {"name", "joints", "swaps", "limbs", "torso", "sigmas"}
-    if not isinstance(content, dict) or not {"name", "joints"} <= set(content) <= known:
+    return make_skeleton(content, str(path))
+
+
+def make_skeleton(content: object, where: str = "skeleton") -> Skeleton:
+    """A skeleton from plain data, as a YAML file or a checkpoint holds it.
+
+    Pairs are lists of two joint names. `limbs` and `sigmas` may be left out; `torso` is left shoulder and right hip where the
+    joints have these names, else it must be given; `swaps` are all joints left_X and right_X where they are left out (an empty
+    list means that a flip exchanges nothing). Joints are named in lower case, as they become parts of metrics' names.
+
+    Args:
+        content: a mapping of `FIELDS`.
+        where: it comes from, for the message.
+
+    Raises:
+        BiposeError: an unknown or missing field, or a skeleton that is not consistent.
+    """
+    if not isinstance(content, Mapping) or not {"name", "joints"} <= set(content) <= set(FIELDS):
         raise BiposeError(
-            f"{path}: a skeleton has the fields name, joints and, if need be, swaps, limbs, torso, sigmas"
+            f"{where}: a skeleton has the fields name, joints and, if need be, swaps, limbs, torso, sigmas"
         )
     try:
+        joints = tuple(_joint(j) for j in _listed(content["joints"]))
+        swaps = _listed(content.get("swaps"))
         return Skeleton(
             name=_word(content["name"]),
-            joints=tuple(_word(j) for j in _listed(content["joints"])),
-            swaps=tuple(_pair(p) for p in _listed(content.get("swaps"))),
+            joints=joints,
+            swaps=sides(joints) if content.get("swaps") is None else tuple(_pair(p) for p in swaps),
             limbs=tuple(_pair(p) for p in _listed(content.get("limbs"))),
             torso=_pair(content["torso"]) if "torso" in content else ("left_shoulder", "right_hip"),
             sigmas=tuple(_positive(s) for s in _listed(content.get("sigmas"))),
         )
     except ValueError as error:
-        raise BiposeError(f"{path}: {error}; mend the skeleton") from error
+        raise BiposeError(f"{where}: {error}; mend the skeleton") from error
+
+
+def fields_of(skeleton: Skeleton) -> dict[str, Any]:
+    """A skeleton as plain data, which `make_skeleton` takes."""
+    return {
+        "name": skeleton.name,
+        "joints": list(skeleton.joints),
+        "swaps": [list(p) for p in skeleton.swaps],
+        "limbs": [list(p) for p in skeleton.limbs],
+        "torso": list(skeleton.torso),
+        "sigmas": list(skeleton.sigmas),
+    }
+
+
+def sides(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs (left_X, right_X) of the joints that have both, in order of the left ones."""
+    pairs = [(j, f"right_{j.removeprefix('left_')}") for j in joints if j.startswith("left_")]
+    return tuple(pair for pair in pairs if pair[1] in joints)
 
 
 def _unfit(text: str) -> str:
@@ -261,12 +302,14 @@ def _unfit(text: str) -> str:
     return ""
 
 
-def find_skeleton(name: str | Path) -> Skeleton:
-    """A skeleton by its name (one of `SKELETONS`) or by the path of a YAML file.
+def find_skeleton(name: str | Path | Mapping[str, Any]) -> Skeleton:
+    """A skeleton by its name (one of `SKELETONS`), by the path of a YAML file or from its fields (`make_skeleton`).
 
     Raises:
-        BiposeError: neither.
+        BiposeError: none of these.
     """
+    if isinstance(name, Mapping):
+        return make_skeleton(name)
     if str(name) in SKELETONS:
         return SKELETONS[str(name)]
     if str(name).endswith((".yaml", ".yml")):
@@ -281,18 +324,27 @@ def _word(value: object) -> str:
     return value
 
 
-def _listed(value: object) -> list[object]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise ValueError(f"{_short(value)} is not a list")
+def _joint(value: object) -> str:
+    # One spelling per joint: names that differ in capitals, signs or alphabets alone would share a column of a dashboard.
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", value) or len(value) > 64:
+        raise ValueError(f"{_short(value)} is not a name of a joint (at most 64 of a-z, 0-9, single _ between them)")
+    if {value, value.removeprefix("left_").removeprefix("right_")} & RESERVED:
+        raise ValueError(f"a joint cannot be called {value}, which means something else in metrics' names")
     return value
 
 
+def _listed(value: object) -> list[object]:
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{_short(value)} is not a list")
+    return list(value)
+
+
 def _pair(value: object) -> tuple[str, str]:
-    if not isinstance(value, list) or len(value) != 2:
+    if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"{_short(value)} is not a pair of joint names")
-    return _word(value[0]), _word(value[1])
+    return _joint(value[0]), _joint(value[1])
 
 
 def _positive(value: object) -> float:

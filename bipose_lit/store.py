@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -215,6 +216,8 @@ UNHASHED = frozenset(
         "data.train_reader.init_args.root",
         "data.reader.init_args.strict",
         "data.train_reader.init_args.strict",
+        "data.reader.init_args.cache",
+        "data.train_reader.init_args.cache",
         "data.cache.root",
         "data.cache.budget_gb",
         "data.cache.workers",
@@ -228,11 +231,34 @@ UNHASHED = frozenset(
         "config",
     ]
 )
-"""Options that do not change what is learned: places, displays, loading processes. The data has its own fingerprint."""
+"""Options that do not change what is learned: places, displays, loading processes. The data has its own fingerprint.
+
+Those of a reader also hold for the readers that it wraps (`innermost`)."""
+
+_NESTED = re.compile(r"(?<=^data\.reader)(\.init_args\.reader)+|(?<=^data\.train_reader)(\.init_args\.reader)+")
+
+
+def is_unhashed(option: str) -> bool:
+    """Whether a dotted option is one of `UNHASHED`, or the same of a reader within a reader."""
+    return option in UNHASHED or _NESTED.sub("", option) in UNHASHED
+
+
+def innermost(reader: Any) -> Mapping[str, Any]:
+    """The configuration of the reader that reads files: what `reader` wraps, and that one wraps, and so on; {} for none.
+
+    A wrapper has the argument `reader`, plain data with a class_path (`datasets.occluded`, `datasets.converted`).
+    """
+    while isinstance(reader, Mapping):
+        arguments = reader.get("init_args")
+        inner = arguments.get("reader") if isinstance(arguments, Mapping) else None
+        if not isinstance(inner, Mapping):
+            return reader
+        reader = inner
+    return {}
 
 
 def config_hash(config: Mapping[str, Any], replaced: Mapping[str, str] | None = None) -> str:
-    """sha256 (16 hexadecimal digits) of a resolved configuration as canonical JSON, without the options in `UNHASHED`.
+    """sha256 (16 hexadecimal digits) of a resolved configuration as canonical JSON, without those that `is_unhashed` names.
 
     Args:
         config: the resolved configuration, plain data.
@@ -245,7 +271,7 @@ def config_hash(config: Mapping[str, Any], replaced: Mapping[str, str] | None = 
             return replaced[path]
         if isinstance(value, Mapping):
             inner = {str(k): (f"{path}.{k}" if path else str(k), v) for k, v in value.items()}
-            return {k: walk(v, p) for k, (p, v) in inner.items() if p not in UNHASHED}
+            return {k: walk(v, p) for k, (p, v) in inner.items() if not is_unhashed(p)}
         if isinstance(value, list | tuple):
             return [walk(v, f"{path}[]") for v in value]
         return value

@@ -1,6 +1,9 @@
 """Skeletons are consistent with themselves and with the data sets' documents."""
 
+import hashlib
 import itertools
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -9,12 +12,17 @@ import pytest
 import torch
 import yaml
 from hypothesis import given
-from memory_index import BODY, MemoryReader
+from memory_index import BODY, MemoryReader, make_index
 
 from bipose_lit.codecs.heatmap import HeatmapCodec
+from bipose_lit.codecs.regression import RegressionCodec
 from bipose_lit.compatibility import check_data
 from bipose_lit.datamodule import PoseDataModule
+from bipose_lit.datasets.clips import fingerprint
 from bipose_lit.geometry import flip_points
+from bipose_lit.metrics.occlusion import STRATA
+from bipose_lit.metrics.summary import alias
+from bipose_lit.models.rebuild import instantiate
 from bipose_lit.skeletons import (
     COCO,
     H36M,
@@ -22,10 +30,14 @@ from bipose_lit.skeletons import (
     MPII,
     PENN_ACTION,
     POSETRACK18,
+    RESERVED,
     SKELETONS,
     Skeleton,
+    fields_of,
     find_skeleton,
     load_skeleton,
+    make_skeleton,
+    sides,
 )
 from bipose_lit.types import BiposeError
 
@@ -132,8 +144,73 @@ def test_yaml(tmp_path: Path) -> None:
         assert load_skeleton(write(tmp_path, content)) == skeleton
 
 
+def test_what_metrics_names_hold_is_no_joint() -> None:
+    assert {alias(name) for name in (*STRATA, "joint_mean")} == RESERVED
+    for skeleton in SKELETONS.values():
+        assert make_skeleton(fields_of(skeleton)) == find_skeleton(fields_of(skeleton)) == skeleton
+        assert sides(skeleton.joints) == tuple(sorted(skeleton.swaps, key=lambda p: skeleton.index(p[0])))
+
+
+def test_swaps_left_out_come_from_the_names(tmp_path: Path) -> None:
+    bare = {k: v for k, v in GOOD.items() if k != "swaps"}
+    assert load_skeleton(write(tmp_path, bare)).swaps == (("left_tip", "right_tip"),)
+    assert load_skeleton(write(tmp_path, {**bare, "swaps": None})).swaps == (("left_tip", "right_tip"),)
+    assert load_skeleton(write(tmp_path, {**bare, "swaps": []})).swaps == ()
+    assert sides(("left_a", "b", "right_c", "right_d", "left_d")) == (("left_d", "right_d"),)
+
+
+def test_another_flip_is_another_data_set(tmp_path: Path) -> None:
+    one = find_skeleton({**GOOD, "swaps": [["left_tip", "right_tip"]]})
+    other = find_skeleton({**GOOD, "swaps": []})
+    third = find_skeleton({**GOOD, "torso": ["left_tip", "right_tip"]})
+    index = make_index()
+    assert len({fingerprint(replace(index, skeleton=s)) for s in (one, other, third)}) == 3
+
+    class Mine(MemoryReader):
+        def __init__(self, skeleton: Skeleton) -> None:
+            super().__init__(2)
+            self.skeleton = skeleton  # type: ignore[misc]
+
+    PoseDataModule(Mine(one), train_reader=Mine(one))
+    with pytest.raises(BiposeError, match="a flip exchanges others"):
+        PoseDataModule(Mine(one), train_reader=Mine(other))
+
+
+def test_fingerprints_of_the_packages_skeletons_stay() -> None:
+    index = replace(make_index((2,)), skeleton=COCO)
+    digest = hashlib.sha256(repr((index.name, COCO.joints, index.box_rule, index.split)).encode())
+    for track in index.tracks:
+        digest.update(repr((track.clip, track.cluster, track.image_size, track.fps, track.box_score)).encode())
+        for array in (track.joints, track.visible, track.boxes, track.norms, track.uid):
+            digest.update(repr((array.dtype.str, array.shape)).encode())
+            digest.update(array.tobytes())
+        digest.update(track.frames.fingerprint().encode())
+    assert fingerprint(index) == digest.hexdigest()
+
+
+@pytest.mark.parametrize("kind", [HeatmapCodec, RegressionCodec])
+def test_a_codec_rebuilds_without_the_file(tmp_path: Path, kind: type) -> None:
+    path = write(tmp_path, GOOD)
+    codec = kind(skeleton=str(path))
+    config = json.loads(json.dumps(codec.config()))
+    path.unlink()
+    again = instantiate(config, kind)
+    again.build(3, (48, 64))
+    assert again.config() == config == instantiate(config, kind).config()
+    assert config["init_args"]["skeleton"] == {**GOOD, "sigmas": [0.1, 1.0, 0.05]}
+    assert again._flip_order(None, torch.device("cpu")).tolist() == [0, 2, 1]
+    assert kind(skeleton="coco").config()["init_args"]["skeleton"] == "coco"
+    assert kind().config()["init_args"]["skeleton"] is None
+    with pytest.raises(BiposeError, match="has the fields"):
+        kind(skeleton={"name": "x"})
+
+
 def _lists(value: object) -> object:
     return [_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+NO_JOINTS = ("\u0440\u0443\u043a\u0430", "a b", "P", "Wrist", "a-b", "a.b", "a__b", "_a", "a_", "\u0661", "a/b", "")
+TAKEN = ("visible", "occluded", "left_occluded", "right_visible", "joint_mean", "p", "left_n", "n_hidden", "all")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +232,8 @@ def _lists(value: object) -> object:
         ({"sigmas": [0.1, 0.1, -1]}, "not a positive"), ({"sigmas": [0.1, 0.1, float("nan")]}, "not a positive"),
         ({"sigmas": [0.1, 0.1, float("inf")]}, "not a positive"), ({"sigmas": [0.1, 0.1, 10**400]}, "not a positive"),
         ({"sigma": [1]}, "has the fields"), ({1: 2}, "has the fields"),
+        *(({"joints": [name, "wrist", "left_tip", "right_tip"]}, "not a name of a joint") for name in NO_JOINTS),
+        *(({"joints": [name, "wrist", "left_tip", "right_tip"]}, "means something else") for name in TAKEN),
     ],
 )  # fmt: skip
 def test_what_a_bad_yaml_gets_told(tmp_path: Path, changes: dict, said: str) -> None:

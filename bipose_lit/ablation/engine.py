@@ -31,7 +31,7 @@ from bipose_lit.ablation.progress import Progress, make_progress
 from bipose_lit.ablation.text import read_yaml
 from bipose_lit.ablation.worker import COMMAND, Session, count, device_count, gpus, needs_command, prepare_once
 from bipose_lit.memory import reuse_freed_memory
-from bipose_lit.store import RunSpec, atomic
+from bipose_lit.store import RunSpec, atomic, innermost
 from bipose_lit.types import BiposeError
 
 MANIFEST, QUEUE = "manifest.json", "queue.journal"
@@ -341,12 +341,12 @@ def _signals() -> Iterator[None]:
 
 
 def data_root(config: Mapping[str, Any]) -> Path:
-    """The folder that a configuration's reader reads.
+    """The folder that a configuration's reader, or the one that it wraps, reads.
 
     Raises:
         BiposeError: it names none.
     """
-    reader = (config.get("data") or {}).get("reader") or {}
+    reader = innermost((config.get("data") or {}).get("reader"))
     root = (reader.get("init_args") or {}).get("root")
     if not root:
         raise BiposeError("make: data.reader has no root to write the data to; set data.reader.init_args.root")

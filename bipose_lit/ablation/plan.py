@@ -17,7 +17,17 @@ import yaml
 from bipose_lit.ablation import tune
 from bipose_lit.ablation.manifest import Manifest, Overlay
 from bipose_lit.ablation.text import close
-from bipose_lit.store import RESULT, SPEC, UNHASHED, WEIGHTS, RunResult, RunSpec, config_hash, run_folder
+from bipose_lit.store import (
+    RESULT,
+    SPEC,
+    WEIGHTS,
+    RunResult,
+    RunSpec,
+    config_hash,
+    innermost,
+    is_unhashed,
+    run_folder,
+)  # fmt: skip
 from bipose_lit.types import BiposeError
 
 STAGE1, TUNE = "stage1", "tune"
@@ -341,8 +351,7 @@ def _roots(config: Mapping[str, Any]) -> dict[str, str]:
     data = config.get("data")
     found: dict[str, str] = {}
     for name in ("reader", "train_reader"):
-        reader = data.get(name) if isinstance(data, Mapping) else None
-        arguments = reader.get("init_args") if isinstance(reader, Mapping) else None
+        arguments = innermost(data.get(name) if isinstance(data, Mapping) else None).get("init_args")
         root = arguments.get("root") if isinstance(arguments, Mapping) else None
         found[name] = os.path.abspath(str(root)) if root else ""
     return found
@@ -368,7 +377,7 @@ def _difference(spec: RunSpec) -> str:
         dict(_flat({**spec.config, "threads": spec.threads})),
     )
     changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-    changed = [k for k in changed if k not in UNHASHED and k != WEIGHTS_OPTION]
+    changed = [k for k in changed if not is_unhashed(k) and k != WEIGHTS_OPTION]
     if not changed:
         return " (the weights it starts from have changed)"
     key = changed[0]

@@ -9,7 +9,7 @@ import lightning.pytorch as L
 import torch
 
 from bipose_lit.metrics.state import PredictionCollector
-from bipose_lit.metrics.summary import alias, own_name, summarise
+from bipose_lit.metrics.summary import alias, aliases, own_name, summarise
 from bipose_lit.store import Predictions
 from bipose_lit.types import ABSENT, BiposeError, ClipBatch
 
@@ -65,6 +65,7 @@ class Evaluation(L.Callback):
         elif index.scoring is not None:
             own = index.scoring.score(predictions)
             metrics |= {own_name(name, predictions, split): v for name, v in own.items() if v == v}
+        aliases(metrics)  # two numbers under one alias would overwrite each other
         self.predictions[split], self.metrics[split] = predictions, metrics
         self.scorings[split] = self.scorings.get(split, 0) + 1
         loss, labels = self._loss, float(self._labels)

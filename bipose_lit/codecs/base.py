@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from bipose_lit.models.base import Part
-from bipose_lit.skeletons import find_skeleton
+from bipose_lit.skeletons import SKELETONS, fields_of, find_skeleton
 from bipose_lit.types import BiposeError, Encoded
 
 
@@ -15,8 +17,8 @@ class TargetCodec(Part):
     """Joints in crop pixels to `Encoded` and back, batched, on any device.
 
     Args:
-        skeleton: name of the skeleton in `bipose_lit.skeletons`, or a YAML file as `skeletons.load_skeleton` reads it; only a
-            flip needs it, to exchange left and right.
+        skeleton: name of the skeleton in `bipose_lit.skeletons`, a YAML file as `skeletons.load_skeleton` reads it, or its
+            fields as `skeletons.make_skeleton` takes them; only a flip needs it, to exchange left and right.
 
     Attributes:
         keys: entries of the `Encoded` that it makes and reads.
@@ -26,11 +28,18 @@ class TargetCodec(Part):
 
     keys: tuple[str, ...] = ()
 
-    def __init__(self, skeleton: str | None = None) -> None:
+    def __init__(self, skeleton: str | dict[str, Any] | None = None) -> None:
         super().__init__()
         self.skeleton = skeleton
         self._skeleton = None if skeleton is None else find_skeleton(skeleton)
         self.joints, self.size = 0, (0, 0)
+
+    def config(self) -> dict[str, Any]:
+        """As `Part.config`, but with the fields of a skeleton that came from a file: a checkpoint rebuilds alone."""
+        found = super().config()
+        if self._skeleton is not None and self._skeleton != SKELETONS.get(str(self.skeleton)):
+            found["init_args"]["skeleton"] = fields_of(self._skeleton)
+        return found
 
     def build(self, joints: int, size: tuple[int, int]) -> None:
         """Fixes the number of joints and the crop's (width, height).
@@ -40,7 +49,7 @@ class TargetCodec(Part):
         """
         if self._skeleton is not None and len(self._skeleton) != joints:
             raise BiposeError(
-                f"codec: skeleton {self.skeleton} has {len(self._skeleton)} joints, the data {joints}; "
+                f"codec: skeleton {self._skeleton.name} has {len(self._skeleton)} joints, the data {joints}; "
                 "set codec.init_args.skeleton to the data's"
             )
         self.joints, self.size = joints, (size[0], size[1])
@@ -51,9 +60,8 @@ class TargetCodec(Part):
         """Training targets of joints (crop pixels) with visibility 0 absent, 1 occluded, 2 visible.
 
         Returns:
-            The targets and the weight of each joint: 1 for labelled joints, occluded ones too; 0 for absent ones and
-                for those
-            that the targets cannot express (see the codec).
+            The targets and the weight of each joint: 1 for labelled joints, occluded ones too; 0 for absent ones and for those
+                that the targets cannot express (see the codec).
         """
         raise NotImplementedError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -35,7 +35,7 @@ class HeatmapCodec(TargetCodec):
         stride: of the maps against the crop.
         sigma: of the Gaussian in map pixels.
         refine: "dark", "parabola", "quarter" or "none".
-        skeleton: name of the skeleton; only a flip needs it.
+        skeleton: name, YAML file or fields of the skeleton; only a flip needs it.
     """
 
     keys = ("heatmaps",)
@@ -45,7 +45,7 @@ class HeatmapCodec(TargetCodec):
         stride: int = 4,
         sigma: float = 2.0,
         refine: Literal["dark", "parabola", "quarter", "none"] = "dark",
-        skeleton: str | None = None,
+        skeleton: str | dict[str, Any] | None = None,
     ) -> None:
         super().__init__(skeleton)
         if stride < 1 or sigma <= 0:

@@ -32,6 +32,7 @@ from bipose_lit.datasets.transforms import (
     half_body_boxes,
     warp,
 )
+from bipose_lit.skeletons import SKELETONS
 from bipose_lit.types import ABSENT, OCCLUDED, VISIBLE, BiposeError
 
 READ_AHEAD = 32
@@ -343,8 +344,13 @@ def check_index(index: PoseIndex) -> None:
 
 
 def fingerprint(index: PoseIndex) -> str:
-    """SHA-256 over labels, boxes and the sources' own fingerprints: changes when anything that training sees changes."""
+    """SHA-256 over labels, boxes and the sources' own fingerprints: changes when anything that training or scoring sees changes.
+
+    A skeleton of one's own also tells which joints a flip exchanges and what its torso is; those of the package are fixed.
+    """
     digest = hashlib.sha256(repr((index.name, index.skeleton.joints, index.box_rule, index.split)).encode())
+    if index.skeleton not in SKELETONS.values():
+        digest.update(repr((index.skeleton.flip.tolist(), index.skeleton.torso)).encode())
     for track in index.tracks:
         digest.update(repr((track.clip, track.cluster, track.image_size, track.fps, track.box_score)).encode())
         arrays: list[NDArray | None] = [track.joints, track.visible, track.boxes, track.norms, track.uid]
@@ -352,6 +358,8 @@ def fingerprint(index: PoseIndex) -> str:
             digest.update(repr((array.dtype.str, array.shape)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(track.frames.fingerprint().encode())
+    if index.scoring is not None:
+        digest.update(index.scoring.fingerprint().encode())
     return digest.hexdigest()
 
 

@@ -24,7 +24,7 @@ class Converted:
 
     Args:
         reader: any reader.
-        skeleton: the target: a name in `bipose_lit.skeletons`, or a YAML file as `skeletons.load_skeleton` reads it.
+        skeleton: the target: a name in `bipose_lit.skeletons`, a YAML file as `skeletons.load_skeleton` reads it, or its fields.
         rename: source joint to target joint, e.g. {"head": "head_top"}; a source joint that is renamed gives up its own name.
         midpoints: target joint to the two source joints that it lies between, e.g. {"pelvis": ["left_hip", "right_hip"]}.
 
@@ -34,13 +34,13 @@ class Converted:
 
     Raises:
         BiposeError: an unknown skeleton or joint, no joint in common, a target joint that is given twice, or one side of the
-            body that is converted otherwise than the other (a flip would then exchange the wrong joints).
+            body that is converted otherwise than the other or crosses over (a flip would then exchange the wrong joints).
     """
 
     def __init__(
         self,
         reader: Reader,
-        skeleton: str,
+        skeleton: str | dict[str, Any],
         rename: dict[str, str] | None = None,
         midpoints: dict[str, tuple[str, str]] | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class Converted:
         )
 
     def index(self, split: str) -> PoseIndex:
-        """The reader's index on the other skeleton, named "penn_action/test>coco[gt-box]".
+        """The reader's index on the other skeleton, named "penn_action/test>coco12[gt-box]" after the joints that it has.
 
         `skipped` also says which joints fell away or are absent, and which clips have no labelled joint left. The data set's own
         measure is kept only where the joints are the same, in the same order.
@@ -84,7 +84,7 @@ class Converted:
         head, bracket, rule = index.name.partition("[")
         return replace(
             index,
-            name=f"{head}>{target.name}{bracket}{rule}",
+            name=f"{head}>{target.name}{len(target) - len(missing)}{bracket}{rule}",
             skeleton=target,
             tracks=kept,
             skipped=skipped,
@@ -142,21 +142,53 @@ def joint_pairs(
         raise BiposeError(
             f"{between}: no joint in common ({', '.join(source.joints)}; {', '.join(target.joints)}); give rename or midpoints"
         )
-    if target.swaps:
-        mirrored = np.where(pairs < 0, -1, source.flip[pairs])
-        uneven = np.any(np.sort(pairs[target.flip], axis=1) != np.sort(mirrored, axis=1), axis=1)
-        # A side whose other side the source lacks (or does not name as a swap) tells nothing about that.
-        single = [
-            i for i, name in enumerate(source.joints) if name.startswith(("left_", "right_")) and source.flip[i] == i
-        ]
-        alone = np.any(np.isin(pairs, single), axis=1)
-        uneven &= ~(alone | alone[target.flip])
-        if uneven.any():
-            names = ", ".join(target.joints[i] for i in np.flatnonzero(uneven))
-            raise BiposeError(
-                f"{between}: {names} would not survive a flip: left and right are converted differently; treat both alike"
-            )
+    _check_sides(source, target, pairs, between)
     return pairs
+
+
+def _check_sides(source: Skeleton, target: Skeleton, pairs: NDArray[np.int64], between: str) -> None:
+    """Converting must commute with a flip, and a joint that is named left must stay left.
+
+    Sides are told by swaps, and by names too: a skeleton may lack swaps, or one side of a joint.
+    """
+    ours, theirs = _partners(target), _partners(source)
+    uneven = np.zeros(len(target), bool)
+    for i in np.flatnonzero(pairs[:, 0] >= 0):
+        other = ours[i]
+        if other != _LACKING:
+            mirrored = np.sort(theirs[pairs[i]])
+            if mirrored[0] == _LACKING:
+                mirrored[:] = -1  # the source lacks the other side, so nothing may take its place
+            if np.any(mirrored != np.sort(pairs[other])):
+                uneven[[i, other]] = True
+        side = _side(target.joints[i])
+        told = {_side(source.joints[j]) for j in pairs[i]} - {""}
+        swapped = any(source.flip[j] != j for j in pairs[i])
+        if side and told != {side} and (told or not swapped):  # a swap without names of sides has been looked at above
+            uneven[i] = True
+    if uneven.any():
+        names = ", ".join(target.joints[i] for i in np.flatnonzero(uneven))
+        raise BiposeError(
+            f"{between}: {names} would not survive a flip: left and right are converted differently; treat both alike"
+        )
+
+
+_LACKING = -2
+
+
+def _partners(skeleton: Skeleton) -> NDArray[np.int64]:
+    """(K,) the joint that a flip should put in a joint's place, by swap or else by name; `_LACKING` where there is none."""
+    found = skeleton.flip.astype(np.int64)
+    for i, name in enumerate(skeleton.joints):
+        side = _side(name)
+        if side and found[i] == i:
+            other = {"left": "right", "right": "left"}[side] + name.removeprefix(side)
+            found[i] = skeleton.index(other) if other in skeleton.joints else _LACKING
+    return found
+
+
+def _side(name: str) -> str:
+    return next((side for side in ("left", "right") if name.startswith(f"{side}_")), "")
 
 
 def convert(

@@ -1,4 +1,4 @@
-"""Pictures of things to paste in front of people: drawn ones, outlines filled from other clips, or cut-outs from PNG files.
+"""Pictures of things to paste in front of people: drawn ones, or cut-outs from PNG files (from other clips: see `patches`).
 
 A `Things` is a small set of sprites of one split, each in a few sizes, made when first used. What one split shows no other
 split does, so that no model learns the occluders of its test.
@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bipose_lit.datasets.frames import read_image
-from bipose_lit.datasets.index import Track
 from bipose_lit.datasets.synthetic.occluders import KINDS, Occluder
 from bipose_lit.datasets.transforms import OCCLUDERS, generator
-from bipose_lit.geometry import bounding_box
-from bipose_lit.types import ABSENT, BiposeError
+from bipose_lit.types import BiposeError
 
 Image = NDArray[np.uint8]
 
@@ -39,7 +37,6 @@ LARGEST = 4096
 """Longest side of a PNG file in pixels."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_TRIES = 24  # places looked at for a patch
 
 # width by height, stature (factor on the size, for things that are larger than what they hide), tilt in degrees
 _SHAPES = {
@@ -77,12 +74,18 @@ class Things:
         self.extents, self.stature, self.tilt = tuple(extents), tuple(stature), tuple(tilt)
         self._identity = identity
         self._kept: dict[tuple[int, int], Sprite] = {}
+        self._measures: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._outlines: tuple[NDArray[np.bool_], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
         return len(self.extents)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_kept": {}}  # sprites are cheaper to make again than to send to a worker
+        return {
+            **self.__dict__,
+            "_kept": {},
+            "_outlines": None,
+        }  # sprites are cheaper to make again than to send to a worker
 
     def sprite(self, number: int, level: int) -> Sprite:
         """The thing at a level of `LEVELS`.
@@ -98,8 +101,26 @@ class Things:
         """The sprite's alpha alone; never reads a frame of the data set."""
         return self.sprite(number, level).alpha
 
+    def measures(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """`extents` (N, 2), `stature` (N,) and `tilt` (N,), the last in radians."""
+        if self._measures is None:
+            self._measures = np.array(self.extents), np.array(self.stature), np.radians(self.tilt)
+        return self._measures
+
+    def outlines(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """What the smallest sprites hide, (N, S, S) with each in the upper left corner, and their width and height (N, 2)."""
+        if self._outlines is None:
+            side = round(BASE * 2.0 ** LEVELS[0]) + 2 * MARGIN
+            found, sizes = np.zeros((len(self), side, side), bool), np.zeros((len(self), 2))
+            for number in range(len(self)):
+                alpha = self.alpha(number, LEVELS[0])
+                height, width = alpha.shape
+                found[number, :height, :width], sizes[number] = alpha > 127, (width, height)
+            self._outlines = found, sizes
+        return self._outlines
+
     def fitting(self, cluster: str) -> NDArray[np.int64]:
-        """Numbers of the things that may stand in a clip of this source."""
+        """Numbers of the things for a clip of this source: as many for every clip, and of the same outlines in the same order."""
         return np.arange(len(self))
 
     def fingerprint(self) -> str:
@@ -133,93 +154,17 @@ class Drawn(Things):
             [(min(r, 1.0), min(1 / r, 1.0)) for r in ratios],
             [_SHAPES[kind][1] for kind in self._kinds],
             [_SHAPES[kind][2] for kind in self._kinds],
-            _hash(repr(("drawn", split, seed, count))),
+            name_hash(repr(("drawn", split, seed, count))),
         )
 
     def _make(self, number: int, level: int) -> Sprite:
         return _painted(self._kinds[number], self._pixels(number, level), self._seeds[number])
 
 
-@lru_cache(maxsize=256)  # painting takes 5 to 20 ms
+@lru_cache(maxsize=512)  # painting takes 5 to 20 ms; the things of two splits
 def _painted(kind: str, size: tuple[int, int], seed: int) -> Sprite:
     made = Occluder.make(kind, size, seed)
     return Sprite(made.sprite[..., :3].copy(), made.sprite[..., 3].copy())
-
-
-@dataclass(frozen=True)
-class _Patch:
-    """Part of a frame: x, y, w, h in whole pixels."""
-
-    track: int
-    frame: int
-    area: tuple[int, int, int, int]
-
-
-class Patches(Drawn):
-    """The outlines of `Drawn`, filled with parts of frames of the same split, as far from its labelled person as they go.
-
-    A clip gets none from its own source, unless the split has no other.
-
-    Args:
-        split: of the data set.
-        seed: another seed gives other outlines and other parts.
-        tracks: all of the split.
-        count: how many.
-    """
-
-    def __init__(self, split: str, seed: int, tracks: Sequence[Track], count: int = COUNT) -> None:
-        super().__init__(split, seed, count)
-        rng = generator(seed, OCCLUDERS, SPLITS.index(split), 1)
-        self._tracks = tuple(tracks)
-        self._patches = [self._choose(rng, number) for number in range(count)]
-        self._clusters = np.array([self._tracks[p.track].cluster for p in self._patches])
-        where = [(self._tracks[p.track].clip, p.frame, p.area) for p in self._patches]
-        self._outlines: dict[tuple[int, int], Image] = {}
-        self._identity = _hash(repr(("patches", self._identity, where)))
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_kept": {}, "_outlines": {}}
-
-    def alpha(self, number: int, level: int) -> Image:
-        if (number, level) not in self._outlines:
-            self._outlines[number, level] = super()._make(number, level).alpha
-        return self._outlines[number, level]
-
-    def fitting(self, cluster: str) -> NDArray[np.int64]:
-        other = np.flatnonzero(self._clusters != cluster)
-        return other if len(other) else super().fitting(cluster)
-
-    def _choose(self, rng: np.random.Generator, number: int) -> _Patch:
-        chosen = int(rng.integers(len(self._tracks)))
-        track = self._tracks[chosen]
-        frame = int(rng.integers(len(track)))
-        size = np.array(track.image_size)
-        longest = min(BASE * 1.5, 0.5 * size.min())
-        w, h = (max(1, min(round(longest * share), int(side)))
-                for share, side in zip(self.extents[number], size, strict=True))  # fmt: skip
-        x, y = (rng.integers(0, side - extent + 1, _TRIES) for side, extent in zip(size, (w, h), strict=True))
-        box = bounding_box(track.joints[frame].astype(np.float64), track.visible[frame] != ABSENT)
-        if not np.isfinite(box).all():
-            box = np.array([*size / 2, 0.0, 0.0])
-        # Outlines of people reach further than their joints.
-        low, high = box[:2] - 0.15 * box[2:].max(), box[:2] + box[2:] + 0.15 * box[2:].max()
-        over = np.clip(np.minimum(x + w, high[0]) - np.maximum(x, low[0]), 0, None) * np.clip(
-            np.minimum(y + h, high[1]) - np.maximum(y, low[1]), 0, None
-        )
-        away = np.hypot(x + w / 2 - (low[0] + high[0]) / 2, y + h / 2 - (low[1] + high[1]) / 2)
-        best = int(np.lexsort((-away, over))[0])
-        return _Patch(chosen, frame, (int(x[best]), int(y[best]), w, h))
-
-    def _make(self, number: int, level: int) -> Sprite:
-        alpha, patch = self.alpha(number, level), self._patches[number]
-        (image,) = self._tracks[patch.track].frames.read([patch.frame])
-        x, y, w, h = patch.area
-        part = image[y : y + h, x : x + w]
-        part = part if part.size else image  # a picture smaller than its labels say
-        size = alpha.shape[1], alpha.shape[0]
-        smaller = size[0] < part.shape[1]
-        filled = cv2.resize(part, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-        return Sprite(_premultiplied(np.asarray(filled, np.uint8), alpha), alpha)
 
 
 class Cutouts(Things):
@@ -247,7 +192,7 @@ class Cutouts(Things):
             ) from error
         if not found:
             raise BiposeError(f"{folder}: holds no PNG file; cut-outs are PNG files with an alpha channel")
-        ranked = sorted(found, key=lambda p: (_hash(p.name), p.name))
+        ranked = sorted(found, key=lambda p: (name_hash(p.name), p.name))
         if len(ranked) >= len(SPLITS):
             fifth = -(-len(ranked) // 5)
             ranked = {"test": ranked[:fifth], "val": ranked[fifth : 2 * fifth], "train": ranked[2 * fifth :]}[split]
@@ -260,7 +205,7 @@ class Cutouts(Things):
             [(w / max(w, h), h / max(w, h)) for w, h in sizes],
             [1.0] * len(sizes),
             [8.0] * len(sizes),
-            _hash(f"cutouts {digest.hexdigest()}"),
+            name_hash(f"cutouts {digest.hexdigest()}"),
         )
 
     def _make(self, number: int, level: int) -> Sprite:
@@ -269,7 +214,7 @@ class Cutouts(Things):
         straight, alpha = picture[..., :3], np.ascontiguousarray(picture[..., 3])
         smaller = size[0] < picture.shape[1]
         scaled = cv2.resize(
-            np.dstack([_premultiplied(straight, alpha), alpha]),
+            np.dstack([premultiplied(straight, alpha), alpha]),
             size,
             interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR,
         )
@@ -306,12 +251,14 @@ def load_cutout(path: Path) -> Image:
     return rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
 
 
-def _premultiplied(rgb: Image, alpha: Image) -> Image:
+def premultiplied(rgb: Image, alpha: Image) -> Image:
+    """(h, w, 3) colours times (h, w) alpha."""
     return np.asarray((rgb.astype(np.uint16) * alpha[..., None] + 127) // 255, np.uint8)
 
 
-def _hash(text: str) -> str:
+def name_hash(text: str) -> str:
+    """32 hexadecimal digits that stand for a text."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-__all__ = ["Cutouts", "Drawn", "Patches", "Sprite", "Things", "load_cutout"]
+__all__ = ["Cutouts", "Drawn", "Sprite", "Things", "load_cutout", "name_hash", "premultiplied"]

@@ -76,6 +76,8 @@ def _fault(data: bytes) -> str:
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height as `read_image` would give them, from the header of a PNG or JPEG where that tells, else by decoding.
 
+    Decoded are also pictures with Exif, which may turn them.
+
     Raises:
         BiposeError: as `read_image`; a header that tells the size hides damage that comes after it.
     """
@@ -84,7 +86,8 @@ def image_size(path: Path) -> tuple[int, int]:
             head = file.read(24)
             if head.startswith(_PNG) and len(head) == 24:
                 size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-                if head[12:16] == b"IHDR" and min(size) > 0 and max(size) <= _LARGEST_SIDE:
+                fits = head[12:16] == b"IHDR" and min(size) > 0 and max(size) <= _LARGEST_SIDE
+                if fits and not _png_has_exif(file):
                     return size
             elif head.startswith(_JPEG):
                 jpeg = _jpeg_size(file)
@@ -96,30 +99,54 @@ def image_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+def _png_has_exif(file: BinaryIO) -> bool:
+    """Whether a chunk eXIf (PNG, third edition, 11.3.3.7) may be there: one is, before or after the pixels, or the walk fails."""
+    file.seek(len(_PNG))
+    for _ in range(1024):  # large pictures come in hundreds of IDAT chunks; then decoding is cheap by comparison
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"eXIf":
+            return True
+        if head[4:] == b"IEND":
+            return False
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return True
+
+
 def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
     """Width and height from a JPEG's frame header (ITU T.81, B.2.2).
 
-    None where it is not found, and where an Exif segment, which may turn the picture, comes before it.
+    None where it is not found, and where an Exif segment, which may turn the picture, comes before it or before the pixels.
     """
     file.seek(2)
+    size: tuple[int, int] | None = None
     for _ in range(256):
         mark = file.read(4)
         if len(mark) < 4 or mark[0] != 0xFF:
             return None
         kind, length = mark[1], int.from_bytes(mark[2:4], "big")
+        if kind == 0xDA:
+            return size
+        if length < 2 or kind == 0xFF:
+            return None
+        read = 2
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
             body = file.read(5)
+            read += len(body)
             size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
-            return size if len(body) == 5 and min(size) > 0 else None
-        if length < 2 or kind in (0xDA, 0xFF) or (kind == 0xE1 and file.read(4) == b"Exif"):
-            return None
-        file.seek(length - (6 if kind == 0xE1 else 2), 1)
+            if len(body) < 5 or min(size) < 1:
+                return None
+        elif kind == 0xE1:
+            body = file.read(4)
+            read += len(body)
+            if body == b"Exif":
+                return None
+        file.seek(length - read, 1)
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A video file: frames (counted, not as its header says), width and height, frames per second (0 unknown)."""
+    """A video file: frames (counted, not as its header says), width and height as shown, frames per second (0 unknown)."""
 
     frames: int
     size: tuple[int, int]
@@ -147,7 +174,18 @@ def probe_video(path: Path) -> VideoInfo:
         raise BiposeError(f"{path}: not a readable video ({error.strerror}); copy or download it again") from error
     except OSError as error:
         raise BiposeError(f"{path}: cannot read the video ({error.strerror}); check the data set's folder") from error
+    if head[:4] != b"RIFF" and _turned(path):
+        size = size[1], size[0]
     return VideoInfo(count, size, float(rate) if rate else 0.0)
+
+
+def _turned(path: Path) -> bool:
+    """Whether OpenCV, which decodes, turns the pictures of a video by a right angle, as a phone's display matrix says."""
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    try:
+        return round(video.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
+    finally:
+        video.release()
 
 
 def decode_video(path: Path) -> list[Image]:

@@ -17,6 +17,7 @@ from bipose_lit.datasets.synthetic.occluders import OccluderTrack
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ class Cover:
     Attributes:
         rows, columns: of the picture.
         alpha: (rows, columns) uint8.
-        matrix: (2, 3) from the sprite's pixels to those of `alpha`.
+        x, y: (rows, columns) float32, the place in the sprite that each pixel shows.
     """
 
     rows: slice
     columns: slice
     alpha: Image
-    matrix: Floats
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
 
     @property
     def clear(self) -> Floats:
@@ -59,31 +61,74 @@ class Cover:
         return 1.0 - self.alpha / 255.0
 
 
+def into_sprite(
+    centre: Floats, scale: Floats, angle: Floats, mirrored: bool | Bools, size: tuple[int | Floats, int | Floats]
+) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+    """The affine from a picture to a sprite of that width and height: x = a X + (b Y + c), y = d X + (e Y + f).
+
+    Args:
+        centre: (..., 2) of the sprite in the picture.
+        scale: (...) pixels of the picture to one of the sprite.
+        angle: (...) radians, clockwise in the picture.
+        mirrored: left and right of the sprite exchanged; one for all, or (...).
+        size: of the sprite; likewise.
+    """
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    side = np.where(mirrored, -1.0, 1.0)
+    a, b = side * cos, side * sin
+    c = (size[0] - 1) / 2 - (a * centre[..., 0] + b * centre[..., 1])
+    f = (size[1] - 1) / 2 - (cos * centre[..., 1] - sin * centre[..., 0])
+    return a, b, c, -sin, cos, f
+
+
+def alpha_at(things: Things, piece: Piece, places: NDArray[np.integer]) -> Image:
+    """(T, K) uint8 alpha of a piece at pixels (T, K, 2) of all its frames: the numbers that `cover` gives."""
+    path, sprite = piece.track, things.alpha(piece.thing, piece.level)
+    height, width = sprite.shape
+    a, b, c, d, e, f = (
+        v[:, None] for v in into_sprite(path.centre, path.scale, path.angle, piece.mirrored, (width, height))
+    )
+    X, Y = places[..., 0], places[..., 1]
+    # Far away is as good as just outside, and fits into any number type.
+    x, y = np.clip(a * X + (b * Y + c), -8, width + 8), np.clip(d * X + (e * Y + f), -8, height + 8)
+    found = np.zeros(X.shape, np.uint8)
+    for first in range(0, len(X), _ROWS):
+        part = slice(first, first + _ROWS)
+        found[part] = _sampled(sprite, x[part].astype(np.float32), y[part].astype(np.float32))
+    found[~path.present] = 0
+    return found
+
+
 def cover(things: Things, piece: Piece, frame: int, size: tuple[int, int]) -> Cover | None:
     """What a piece covers of a picture of that width and height; None if nothing.
 
-    A pixel's alpha is the same number whatever the picture's size: the sprite is warped to a window that depends on the piece
-    alone, then cut. (Other windows would round the matrix otherwise.)
+    A pixel's alpha is the same number whatever the picture's size.
     """
-    if not piece.track.present[frame]:
+    path = piece.track
+    if not path.present[frame]:
         return None
     sprite = things.alpha(piece.thing, piece.level)
-    k, a = float(piece.track.scale[frame]), float(piece.track.angle[frame])
-    turn = k * np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
-    if piece.mirrored:
-        turn[:, 0] *= -1
-    half = np.array([(sprite.shape[1] - 1) / 2, (sprite.shape[0] - 1) / 2])
-    reach, centre = np.abs(turn) @ (half + 1), piece.track.centre[frame]
-    left, top = (int(v) for v in np.floor(centre - reach))
-    right, bottom = (int(v) + 1 for v in np.ceil(centre + reach))
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
+    height, width = sprite.shape
+    scale, angle, centre = float(path.scale[frame]), float(path.angle[frame]), path.centre[frame]
+    cos, sin = abs(math.cos(angle)) * scale, abs(math.sin(angle)) * scale
+    reach = np.array([cos * width + sin * height, sin * width + cos * height]) / 2 + 1
+    (left, top), (right, bottom) = np.floor(centre - reach), np.ceil(centre + reach) + 1
+    x0, y0, x1, y1 = (int(v) for v in (max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])))
     if x1 <= x0 or y1 <= y0:
         return None
-    matrix = np.concatenate([turn, (centre - (left, top) - turn @ half)[:, None]], axis=1)
-    window = cv2.warpAffine(sprite, matrix, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
-    part = np.ascontiguousarray(window[y0 - top : y1 - top, x0 - left : x1 - left], np.uint8)
-    matrix[:, 2] += (left - x0, top - y0)
-    return Cover(slice(y0, y1), slice(x0, x1), part, matrix)
+    a, b, c, d, e, f = into_sprite(centre, path.scale[frame], path.angle[frame], piece.mirrored, (width, height))
+    X, Y = np.arange(x0, x1), np.arange(y0, y1)[:, None]
+    x, y = (a * X + (b * Y + c)).astype(np.float32), (d * X + (e * Y + f)).astype(np.float32)
+    return Cover(slice(y0, y1), slice(x0, x1), _sampled(sprite, x, y), x, y)
+
+
+_ROWS = 30_000  # OpenCV takes fewer than 2^15 of them
+
+
+def _sampled(picture: Image, x: NDArray[np.float32], y: NDArray[np.float32]) -> Image:
+    return np.asarray(
+        cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0), np.uint8
+    )
 
 
 class OccludedFrames:
@@ -146,10 +191,10 @@ class OccludedFrames:
             part = out[met.rows, met.columns]
             if number not in sprites:
                 sprites[number] = cv2.multiply(self.things.sprite(piece.thing, piece.level).rgb, (*piece.tint, 1.0))
-            rgb = cv2.warpAffine(sprites[number], met.matrix, (part.shape[1], part.shape[0]), flags=cv2.INTER_LINEAR)
+            rgb = _sampled(sprites[number], met.x, met.y)
             behind = cv2.multiply(part, cv2.merge([255 - met.alpha] * 3), scale=1 / 255)
             part[:] = cv2.add(behind, rgb)  # premultiplied, so their sum never exceeds 255 by more than rounding
         return image if out is None else out
 
 
-__all__ = ["Cover", "OccludedFrames", "Piece", "cover"]
+__all__ = ["Cover", "OccludedFrames", "Piece", "alpha_at", "cover", "into_sprite"]

@@ -73,14 +73,22 @@ def summarise(
     Returns:
         Protocol name ("test/pck@0.1[clip,clip-box]/left_wrist") to fraction, pixels or what the name says;
         "PREFIX/excluded_persons[NORM,BOX]" counts persons without this normaliser.
+
+    Raises:
+        BiposeError: a joint or group has the name of a stratum.
     """
     strata = timeline_of(predictions, whole).strata()
     sets = joint_sets(predictions.joint_names) if detail else {}
     found: dict[str, float] = {}
 
     def put(name: str, value: float) -> None:
+        full = full_name(name, predictions, prefix)
+        if full in found:
+            raise BiposeError(
+                f"{predictions.data}: {full!r} is two metrics; rename the joint that is called like a stratum"
+            )
         if value == value:
-            found[full_name(name, predictions, prefix)] = value
+            found[full] = value
 
     def means(name: str, each: tuple[str, ...], split: bool) -> None:
         t = terms(predictions, name)
@@ -110,8 +118,9 @@ def summarise(
     for measure in smooth.ORDERS:
         for unit in units:
             means(f"{measure}{unit}", ("all", "visible", "occluded"), False)
-    found[f"{prefix}/persons"] = float(labelled.sum())
-    found[f"{prefix}/joints"] = float((predictions.visible != ABSENT).sum())
+    if labelled.any():  # a detector's boxes have no labels: zeros beside their AP would mislead
+        found[f"{prefix}/persons"] = float(labelled.sum())
+        found[f"{prefix}/joints"] = float((predictions.visible != ABSENT).sum())
     return found
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bipose_lit.ablation.engine import data_root
 from bipose_lit.ablation.plan import data_key, shared_key
-from bipose_lit.store import config_hash
+from bipose_lit.store import config_hash, is_unhashed
+from bipose_lit.types import BiposeError
 
 ALL = ["bilstm/seed0", "bilstm/seed1", "lstm/seed0", "lstm/seed1", "none/seed0", "none/seed1"]
 
@@ -232,6 +234,52 @@ def test_keys_of_data_depend_on_its_folders(reader, key):
 
     assert key(config("a")) == key(config("./a")) != key(config("b"))
     assert config_hash(config("a")) == config_hash(config("b"))
+
+
+def wrapped(reader: dict, times: int = 1) -> dict:
+    for _ in range(times):
+        reader = {"class_path": "x.Wrapper", "init_args": {"reader": reader, "hidden": 0.5}}
+    return reader
+
+
+@pytest.mark.parametrize("reader", ["reader", "train_reader"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_identity_sees_through_wrappers(reader, times):
+    def config(root: str, inner: dict | None = None, hidden: float = 0.5) -> dict:
+        outer = wrapped({"class_path": "x.Y", "init_args": {"root": root, **(inner or {})}}, times)
+        outer["init_args"]["hidden"] = hidden
+        return {"data": {"reader": {"class_path": "x.Y"}, reader: outer}}
+
+    for key in (data_key, shared_key):
+        assert key(config("a")) == key(config("./a")) != key(config("b"))
+    assert config_hash(config("a")) == config_hash(config("b", {"strict": False}))
+    assert config_hash(config("a")) == config_hash(config("a", {"cache": False}))
+    assert config_hash(config("a")) != config_hash(config("a", {"split": 2}))
+    assert config_hash(config("a")) != config_hash(config("a", hidden=0.4))
+    if reader == "reader":
+        assert data_root(config("a")) == Path("a")
+        with pytest.raises(BiposeError, match="has no root"):
+            data_root({"data": {"reader": wrapped({"class_path": "x.Y"}, times)}})
+
+
+def test_only_readers_within_readers_are_unhashed():
+    def config(value: str) -> dict:
+        return {"data": {"other": {"init_args": {"reader": {"init_args": {"root": value}}}}}}
+
+    assert config_hash(config("a")) != config_hash(config("b"))
+    assert not is_unhashed("data.readers.init_args.reader.init_args.root")
+    assert not is_unhashed("x.data.reader.init_args.reader.init_args.root")
+    assert is_unhashed("data.train_reader.init_args.reader.init_args.strict")
+
+
+def test_hashes_of_plain_readers_stay():
+    """Hashes on disk were made by an earlier version."""
+    reader = {
+        "class_path": "bipose_lit.datasets.jhmdb.JHMDB",
+        "init_args": {"root": "data", "split": 1, "strict": True},
+    }
+    config = {"data": {"reader": reader, "num_workers": 3, "batch_size": 8}, "trainer": {"max_steps": 5}}
+    assert config_hash(config) == "40d034da48f0346a"
 
 
 def test_places_do_not_change_the_hash(site):

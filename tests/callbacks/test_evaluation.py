@@ -1,5 +1,6 @@
 """The metrics' callback against a plain loop over the same batches."""
 
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as L
@@ -14,7 +15,8 @@ from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets.clips import ClipSampling
 from bipose_lit.metrics.summary import alias, mean_of
-from bipose_lit.types import ABSENT, ClipBatch
+from bipose_lit.skeletons import Skeleton
+from bipose_lit.types import ABSENT, BiposeError, ClipBatch
 
 
 class Oracle(L.LightningModule):
@@ -65,6 +67,28 @@ def run(tmp_path, callback, logger: Any = False, **options) -> L.Trainer:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("joints", "said"),
+    [
+        (("P", "left_shoulder", "right_shoulder", "x", "right_hip"), "is two metrics"),
+        (("left_visible", "left_shoulder", "right_shoulder", "x", "right_hip"), "is two metrics"),
+        (("joint_mean", "left_shoulder", "right_shoulder", "x", "right_hip"), "is two metrics"),
+        (("a b", "left_shoulder", "right_shoulder", "a_b", "right_hip"), "share the alias"),
+        (("\u0440", "left_shoulder", "right_shoulder", "\u0443", "right_hip"), "share the alias"),
+        (("n", "left_shoulder", "right_shoulder", "x", "right_hip"), "share the alias"),
+    ],
+)
+def test_two_numbers_never_share_a_name(tmp_path, joints, said):
+    class Named(MemoryReader):
+        skeleton = Skeleton("named", joints, (), ())
+
+        def index(self, split):
+            return replace(super().index(split), skeleton=self.skeleton)
+
+    with pytest.raises(BiposeError, match=said):
+        run(tmp_path, Evaluation()).test(Oracle(), datamodule=PoseDataModule(Named(2), size=(48, 64)), verbose=False)
+
+
 def data(**options) -> PoseDataModule:
     return PoseDataModule(
         MemoryReader(5, 6), size=(48, 64), clips=ClipSampling(4, **options), batch_size=2, eval_batch_size=2
@@ -89,6 +113,56 @@ def test_known_errors_give_known_numbers(tmp_path, options):
     assert len({loss for loss, _ in module.losses}) > 1
     assert trainer.callback_metrics["val_pck_0_1_clip_clip_box"] == 1.0
     assert trainer.callback_metrics["val/loss"] == pytest.approx(expected)
+
+
+class Judge:
+    """A measure of its own: how many rows it was given, and one number that nothing was there for."""
+
+    def score(self, predictions):
+        return {"ap": len(predictions.uid) / 100, "ap_m": float("nan")}
+
+    def fingerprint(self):
+        return "judge"
+
+
+class Judged(MemoryReader):
+    def index(self, split):
+        return replace(super().index(split), scoring=Judge())
+
+
+@pytest.mark.parametrize("part", [None, 1])
+def test_a_measure_of_its_own_is_of_whole_splits_and_of_what_is_there(tmp_path, caplog, part):
+    callback = Evaluation()
+    datamodule = PoseDataModule(Judged(5, 6), size=(48, 64), clips=ClipSampling(4), batch_size=2, eval_batch_size=2)
+    options = {} if part is None else {"limit_val_batches": part}
+    run(tmp_path, callback, **options).validate(Oracle(), datamodule=datamodule, verbose=False)
+    metrics = callback.metrics["val"]
+    persons = sum(len(t) for t in datamodule.index("val").tracks)
+    assert "val/ap_m[clip-box]" not in metrics  # a number that is none would stop an early stopping
+    assert all(v == v for v in metrics.values())
+    if part is None:
+        assert metrics["val/ap[clip-box]"] == persons / 100
+        assert not any("no measure of its own" in r.getMessage() for r in caplog.records)
+    else:
+        assert "val/ap[clip-box]" not in metrics
+        assert any(f"of {persons} persons were scored: no measure of its own" in r.getMessage() for r in caplog.records)
+
+
+def test_counts_of_what_nobody_labelled_are_not_printed(tmp_path):
+    """Detector boxes of a test split: AP alone."""
+
+    class Unlabelled(Judged):
+        def index(self, split):
+            index = super().index(split)
+            none = [
+                replace(t, visible=t.visible * 0, joints=t.joints * 0, norms=t.norms * np.nan) for t in index.tracks
+            ]
+            return replace(index, tracks=tuple(none))
+
+    callback = Evaluation()
+    datamodule = PoseDataModule(Unlabelled(5, 6), size=(48, 64), batch_size=2)
+    run(tmp_path, callback).test(Oracle(), datamodule=datamodule, verbose=False)
+    assert list(callback.metrics["test"]) == ["test/ap[clip-box]"]
 
 
 def test_a_second_scoring_forgets_the_first_and_is_counted(tmp_path):
