@@ -215,7 +215,9 @@ def _add_evaluate(parser: Parser) -> None:
     )
     parser.add_argument("--subjects", type=names, metavar="A,B,..", help="of Human3.6M (default: S9,S11)")
     parser.add_argument("--unit", metavar="U", help="of Human3.6M's predictions: m or mm (default: as the labels)")
-    parser.add_argument("--cameras", type=Path, metavar="FILE", help="json: move Human3.6M's labels into each camera's axes")
+    parser.add_argument(
+        "--cameras", type=Path, metavar="FILE", help="json: move Human3.6M's labels into each camera's axes"
+    )
 
 
 def _seeds(text: str) -> int | list[int]:

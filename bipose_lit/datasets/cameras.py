@@ -7,13 +7,18 @@ The JSON holds the cameras of each subject, or those of all under "*":
 
 with pixel = distort(K (R X + t)), X in the world's millimetres. In place of K: "focal_length" and "center", two pixels each. In
 place of R and t: "orientation", the unit quaternion (w, x, y, z) that turns camera axes into the world's, and "translation",
-the camera's place in the world in millimetres. In place of distortion: "radial_distortion" (three) and
-"tangential_distortion" (two). In place of size: "res_w" and "res_h". These are the names and units of VideoPose3D's table
-(`common/h36m_dataset.py`), so that its entries can be written out as they stand.
+the camera's place in the world in millimetres. In place of distortion, which may be left out: "radial_distortion" (three) and
+"tangential_distortion" (two). In place of size: "res_w" and "res_h".
+
+The second names are those of VideoPose3D's two tables (`common/h36m_dataset.py`): one has lens and picture of each of the four
+cameras, the other orientation and translation by subject and camera. Put together entry by entry, as its class does, they are
+such a file ("azimuth", for its drawings, is passed over). That class then goes on to metres and to pictures from -1 to 1: cameras
+taken from there are not these, and are refused.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -34,6 +39,10 @@ ALL = "*"
 FARTHEST = 1e6
 """Millimetres (a kilometre) and pixels beyond which a coordinate is no person's."""
 _MAX_BYTES = 2**24
+_SHORTEST_FOCAL = 50.0  # pixels
+_NEAREST = 20.0  # mm: a camera nearer to the origin, but not at it, has its place in metres
+_KEYS = ("id", "K", "R", "t", "distortion", "size", "focal_length", "center", "orientation", "translation", "radial_distortion",
+         "tangential_distortion", "res_w", "res_h")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,11 @@ class _WrongError(Exception):
 def _view(entry: Any, default: str) -> View:
     if not isinstance(entry, dict):
         raise _WrongError("is not a dict with K, R and t")
+    unknown = sorted(set(entry) - {*_KEYS, "azimuth"})
+    if unknown:
+        raise _WrongError(
+            f"has {shown(unknown[0], 40)}, which is none of {', '.join(_KEYS)}; mend its name or take it out"
+        )
     name = entry.get("id", default)
     name = str(name) if isinstance(name, str | int) else ""
     if not name or len(name) > 60 or not name.isprintable() or "/" in name:
@@ -111,6 +125,8 @@ def _view(entry: Any, default: str) -> View:
             raise _WrongError(f"orientation has length {norm:.3g}; a rotation's quaternion has 1")
         R = _rotation(quaternion / norm).T
         t = -R @ place
+    if 0 < (away := float(np.linalg.norm(t))) < _NEAREST:
+        raise _WrongError(f"stands {away:.3g} mm from the world's origin; give millimetres, not metres")
     if "distortion" in entry:
         lens = _numbers(entry, "distortion", (5,)) if entry["distortion"] else np.zeros(0)
     elif "radial_distortion" in entry or "tangential_distortion" in entry:
@@ -118,17 +134,20 @@ def _view(entry: Any, default: str) -> View:
         lens = np.concatenate(parts)
     else:
         lens = np.zeros(0)
-    if "size" in entry or "res_w" in entry:
-        size = (
-            _numbers(entry, "size", (2,))
-            if "size" in entry
-            else _numbers([entry.get(k) for k in ("res_w", "res_h")], "", (2,))
-        )
+    if "size" not in entry and "res_w" in entry:
+        size = _numbers([entry.get(k) for k in ("res_w", "res_h")], "", (2,))
     else:
-        size = np.rint(2 * K[:2, 2])  # a principal point in the middle
+        size = _numbers(entry, "size", (2,))
     if not ((size >= 1) & (size <= 100_000) & (size == np.rint(size))).all():
         raise _WrongError("has no size of its picture; give size as [width, height] in pixels")
-    return View(Camera(name, K, R, t, tuple(lens.tolist())), (int(size[0]), int(size[1])))
+    (width, height), (cx, cy) = size.astype(int).tolist(), K[:2, 2].tolist()
+    if min(K[0, 0], K[1, 1]) < _SHORTEST_FOCAL:
+        raise _WrongError(f"has the focal length {K[0, 0]:.3g} x {K[1, 1]:.3g}; give it in pixels of its picture")
+    if not (0 <= cx <= width and 0 <= cy <= height):
+        raise _WrongError(
+            f"its center ({cx:.6g}, {cy:.6g}) lies outside of its picture of {width} x {height}; give pixels"
+        )
+    return View(Camera(name, K, R, t, tuple(lens.tolist())), (width, height))
 
 
 def _numbers(entry: Any, key: str, shape: tuple[int, ...]) -> Floats:
@@ -182,7 +201,7 @@ def project(camera: Camera, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
     Returns:
         (T, K, 2) pixels, 0 where there are none, and (T, K) whether there are: in front of the camera and where its lens model is
-        one-to-one.
+        one-to-one, which ends at the smallest radius where it folds.
     """
     depth = points[..., 2]
     ahead = depth > 1.0  # nearer than a millimetre is within the lens
@@ -192,9 +211,7 @@ def project(camera: Camera, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     if camera.distortion:
         k1, k2, k3, p1, p2 = camera.distortion
         r2 = x * x + y * y
-        ahead &= (
-            1 + r2 * (3 * k1 + r2 * (5 * k2 + r2 * 7 * k3)) > 0
-        )  # beyond, the polynomial turns back into the picture
+        ahead &= r2 < _fold(k1, k2, k3)
         s = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)) + p1 * y + p2 * x
         x, y = s * x + p2 * r2, s * y + p1 * r2
     K = camera.intrinsics
@@ -203,6 +220,17 @@ def project(camera: Camera, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     pixels = np.stack([u, v], axis=-1)
     ahead &= (np.abs(pixels) < FARTHEST).all(axis=-1)
     return np.where(ahead[..., None], pixels, 0.0), ahead
+
+
+@functools.lru_cache(maxsize=256)
+def _fold(k1: float, k2: float, k3: float) -> float:
+    """The squared radius where a radial lens model first turns back, so that points beyond it lie in the picture a second time.
+
+    It is the smallest positive root u of 1 + 3 k1 u + 5 k2 u^2 + 7 k3 u^3, sought as 1 / u, whose polynomial divides by nothing.
+    """
+    roots = np.roots([1.0, 3 * k1, 5 * k2, 7 * k3])
+    largest = max((z.real for z in roots.tolist() if abs(z.imag) <= 1e-7 * abs(z)), default=0.0)
+    return 1 / largest if largest > 1e-9 else math.inf
 
 
 def ring(

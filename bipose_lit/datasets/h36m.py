@@ -5,12 +5,12 @@ Tree:
     data_2d_h36m_*.npz  positions_2d: {subject: {action: [(T, 17, 2) per camera]}}, pixels, 0-based; metadata
     cameras.json        see `cameras`
   or, as bipose's synthetic set has it,
-    tracks.npz          plain arrays SUBJECT/ACTION/{positions_3d, positions_2d, visible, K, R, t}, metres; K, R, t by frame
+    tracks.npz          plain arrays SUBJECT/ACTION/{positions_3d, positions_2d, visible, K, R, t, fps}, metres; K, R, t by frame
 
 The 17 joints are those that VideoPose3D keeps (`common/h36m_dataset.py`: it removes 4, 5, 9 to 11, 16, 20 to 24 and 28 to 31);
 its Spine, Thorax, Neck/Nose and Head (12 to 15) are our spine, thorax, upper_neck and head_top. The npz files hold pickles,
-which are read without running them (`safe_npz`). Action names count takes ("Walking", "Walking 1"); their first word is the
-action.
+which are read without running them (`safe_npz`). Action names count takes ("Walking", "Walking 1"; others write "Walking_1");
+what is before the number is the action.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bipose_lit.datasets.h36m_files import (
     UNITS,
     Arrays,
     Key,
+    action_of,
     as_numbers,
     as_pixels,
     as_positions,
@@ -38,11 +39,13 @@ from bipose_lit.datasets.h36m_files import (
     load_positions,
     name_of,
     typical_extent,
+    unit_of,
 )
 from bipose_lit.datasets.index import Camera, Entry, PoseIndex, Track
+from bipose_lit.datasets.json_labels import told
 from bipose_lit.datasets.labels import check_uids, hold_out
-from bipose_lit.datasets.motion import BOX_RULES, Take, finite, long_names, make_track, seen_by
-from bipose_lit.types import ABSENT, VISIBLE, BiposeError
+from bipose_lit.datasets.motion import BEHIND, BOX_RULES, Take, facing, finite, long_names, make_track, seen_by
+from bipose_lit.types import ABSENT, VISIBLE, AbsentSplitError, BiposeError
 
 FPS = 50.0
 Skipped = dict[str, list[str]]
@@ -64,7 +67,7 @@ class H36M:
         val_subjects: subjects that validate; not official. With none of them the papers' five subjects train.
         val_fraction: where `val_subjects` is empty, the share of the other subjects' takes that validates.
         test_subjects: the papers' S9 and S11. All subjects of the file that neither test nor validate train.
-        unit: of the positions, "m" or "mm".
+        unit: of the positions, "m" or "mm"; the typical person must then be half a metre to three in size.
         fps: frames per second; None for Human3.6M's 50, or for plain arrays what the file says, 0 (unknown) where it does not.
         image_size: width and height in pixels where no camera tells them.
         strict: False leaves takes out that are damaged or lack detections or cameras, and tells them; True ends at the first.
@@ -137,7 +140,11 @@ class H36M:
                 skipped["takes left out"].append(str(error))
         if not tracks:
             hint = "choose val_subjects that it holds, or a val_fraction" if split == "val" else "check test_subjects"
-            raise BiposeError(f"{self.positions}: no {split} takes; {hint}")
+            if self._members(split):
+                raise BiposeError(
+                    f"{self.positions}: no {split} takes that can be used{told(skipped)}{facing(skipped)}"
+                )
+            raise AbsentSplitError(f"{self.positions}: no {split} takes; {hint}")
         check_uids(name for t in tracks for name, _ in long_names(t.clip, len(t)))
         name = f"h36m/{split}[{self.box_rule}]"
         return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(tracks), dict(skipped))
@@ -145,11 +152,13 @@ class H36M:
     @cached_property
     def _sequences(self) -> dict[Key, Any]:
         found = load_positions(self.positions)
-        extent = typical_extent(found, UNITS[self.unit])
-        if extent > 20_000 or 0 < extent < 20:
-            other = "mm" if self.unit == "m" else "m"
+        extent = typical_extent(found)
+        if extent == extent and unit_of(extent) != self.unit:  # NaN: every take is broken, which its own message tells
+            other = unit_of(extent)
+            advice = f"; give unit {other}" if other else ", which fits neither m nor mm; store the positions in metres"
             raise BiposeError(
-                f"{self.positions}: persons are {extent / 1000:.3g} m in size when its unit is {self.unit}; give unit {other}"
+                f"{self.positions}: persons are {float(f'{extent * UNITS[self.unit] / 1000:.3g}'):g} m in size when its unit is "
+                f"{self.unit}{advice}"
             )
         return found
 
@@ -203,7 +212,7 @@ class H36M:
                 camera, size = views[number].camera, views[number].size
                 joints, visible, points = seen_by(part, views[number])
                 if not (visible != ABSENT).any():
-                    skipped["never in front of the camera"].append(f"{clip}/{camera.name}")
+                    skipped[BEHIND].append(f"{clip}/{camera.name}")
                     continue
                 out.append(
                     make_track(
@@ -235,7 +244,7 @@ class H36M:
         # The synthetic set's subjects stand for splits; its scenes are the independent sources.
         cluster = scene if isinstance(value, Arrays) and scene.startswith("scene") else key[0]
         frames = NoFrames(self.root, (self.positions.name,), len(world))
-        return Take(clip, cluster, key[1].split(" ")[0], frames, world, present, fps)
+        return Take(clip, cluster, action_of(key[1]), frames, world, present, fps)
 
     def _cut(self, take: Take, count: int) -> Take:
         count = min(count, len(take.world))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ Key = tuple[str, str]
 
 UNITS = {"m": 1000.0, "mm": 1.0}
 """Millimetres per unit."""
+SMALLEST, LARGEST = 500.0, 3000.0
+"""Millimetres that the typical person of a file may have along the longest side of the box around its joints."""
 
 KEPT = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 """The 17 of the 32 joints, in the order of `skeletons.H36M`."""
@@ -75,17 +78,18 @@ def load_detections(path: Path) -> dict[Key, Any]:
     meta = content.get("metadata", {})
     if not isinstance(meta, dict):
         raise BiposeError(f"{path}: metadata is no dict; write the file again")
-    layout = meta.get("layout_name", "h36m")
-    if (
-        layout != "h36m"
-        or meta.get("num_joints", 17) != 17
-        or _pairs(meta.get("keypoints_symmetry")) not in (None, _SWAPS)
-    ):
+    layout, count = (_single(meta.get(name, usual)) for name, usual in (("layout_name", "h36m"), ("num_joints", 17)))
+    as_ours = isinstance(layout, str) and layout == "h36m" and isinstance(count, int) and count == 17
+    if not as_ours or _pairs(meta.get("keypoints_symmetry")) not in (None, _SWAPS):
         raise BiposeError(
-            f"{path}: detections of {shown(meta.get('num_joints'), 20)} joints in the layout {shown(layout, 20)}; "
+            f"{path}: detections of {shown(count, 20)} joints in the layout {shown(layout, 20)}; "
             "take those of Human3.6M's 17 joints (such as data_2d_h36m_gt or data_2d_h36m_cpn_ft_h36m_dbb)"
         )
     return _takes(path, "positions_2d", content["positions_2d"])
+
+
+def _single(value: Any) -> Any:
+    return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
 
 
 def _pairs(symmetry: Any) -> tuple[list[int], ...] | None:
@@ -110,13 +114,28 @@ def _takes(path: Path, array: str, content: Any) -> dict[Key, Any]:
 def _key(path: Path, subject: Any, action: Any) -> Key:
     for name in (subject, action):
         if not isinstance(name, str) or not name.strip() or len(name) > 100 or not name.isprintable() or "/" in name:
-            raise BiposeError(f"{path}: {shown(repr(name), 60)} is no name of a subject or an action; mend the file")
+            raise BiposeError(f"{path}: {shown(name, 60)!r} is no name of a subject or an action; mend the file")
     return subject, action
 
 
 def name_of(key: Key) -> str:
     """A take's name in messages."""
     return f"{key[0]}/{key[1]}"
+
+
+def action_of(name: str) -> str:
+    """A take's action: its name's first word without the number of the take, "Walking" of "Walking 1" and of "Walking_1"."""
+    words = name.split()
+    return re.sub(r"(?<=.)[_-][0-9]+$", "", words[0]) if words else name
+
+
+def as_views(value: Any) -> list[Any]:
+    """A take's arrays by camera, from a list of them or one of four axes; of one array alone a list of it. Not yet checked."""
+    if isinstance(value, Arrays):
+        value = value["positions_3d"]
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 4):
+        return list(value)
+    return [value]
 
 
 def as_numbers(value: Any, shape: tuple[int | None, ...], where: str) -> Floats:
@@ -168,14 +187,14 @@ def as_pixels(value: Any, where: str) -> NDArray[np.float32]:
     return pixels.astype(np.float32)
 
 
-def typical_extent(takes: Mapping[Key, Any], factor: float) -> float:
-    """Median over takes and frames of a person's size, the longest side of the box around its joints, times `factor`.
+def typical_extent(takes: Mapping[Key, Any]) -> float:
+    """Median over takes and frames of a person's size, the longest side of the box around its joints, in the file's unit.
 
     Takes that are broken are passed over; NaN where none is left.
     """
     sizes: list[Floats] = [np.zeros(0)]
     for key, value in takes.items():
-        for view in value if isinstance(value, list | tuple) else [value]:
+        for view in as_views(value):
             try:
                 points = as_positions(view, name_of(key))
             except BiposeError:
@@ -184,4 +203,9 @@ def typical_extent(takes: Mapping[Key, Any], factor: float) -> float:
             points = points[np.isfinite(points).all(axis=(1, 2))]
             sizes.append((points.max(axis=1) - points.min(axis=1)).max(axis=1))
     found = np.concatenate(sizes)
-    return float(np.median(found)) * factor if len(found) else float("nan")
+    return float(np.median(found)) if len(found) else float("nan")
+
+
+def unit_of(extent: float) -> str | None:
+    """The unit in which persons of that size are persons, "m" or "mm"; None where it is neither."""
+    return next((unit for unit, factor in UNITS.items() if SMALLEST <= extent * factor <= LARGEST), None)

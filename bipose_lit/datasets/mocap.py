@@ -26,11 +26,12 @@ from bipose_lit import skeletons
 from bipose_lit.datasets.cameras import FARTHEST, View, load_cameras, of_subject, ring
 from bipose_lit.datasets.frames import NoFrames
 from bipose_lit.datasets.index import Entry, PoseIndex, Track
+from bipose_lit.datasets.json_labels import told
 from bipose_lit.datasets.labels import check_uids, hold_out
-from bipose_lit.datasets.motion import BOX_RULES, Take, long_names, make_track, seen_by
+from bipose_lit.datasets.motion import BEHIND, BOX_RULES, Take, facing, long_names, make_track, seen_by
 from bipose_lit.datasets.safe_pickle import shown
-from bipose_lit.datasets.synthetic.bvh import BvhClip, first_frame, load_bvh
-from bipose_lit.types import ABSENT, BiposeError
+from bipose_lit.datasets.synthetic.bvh import BvhClip, first_frame, frames_at, load_bvh
+from bipose_lit.types import ABSENT, AbsentSplitError, BiposeError
 
 Floats = NDArray[np.float64]
 Mix = Mapping[str, float]
@@ -197,7 +198,9 @@ class Mocap:
                 skipped["files left out"].append(str(error))
         if not tracks:
             hint = f"raise {split}_fraction or add files" if split != "train" else "check the files"
-            raise BiposeError(f"{self.root}: no {split} takes; {hint}")
+            if self._members(split):
+                raise BiposeError(f"{self.root}: no {split} takes that can be used{told(skipped)}{facing(skipped)}")
+            raise AbsentSplitError(f"{self.root}: no {split} takes; {hint}")
         check_uids(name for t in tracks for name, _ in long_names(t.clip, len(t)))
         name = f"mocap/{split}[{self.box_rule}]"
         return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(tracks), dict(skipped))
@@ -232,7 +235,10 @@ class Mocap:
             raise BiposeError(
                 f"{path}: the person is a kilometre away from the origin; mend the file, or give its scale"
             )
-        world = resample(world[first_frame(bvh) :], bvh.fps, self.fps, path)
+        first = first_frame(bvh)
+        world = resample(world[first:], bvh.fps, self.fps, path)
+        if first:
+            skipped["first frame is the rest pose, left out"].append(clip)
         if table["head_top"] in HEAD_TOPS.values():
             skipped["head_top estimated, as the file has no node for it"].append(clip)
         if self._views is not None:
@@ -249,7 +255,7 @@ class Mocap:
         for view in views:
             joints, visible, points = seen_by(take, view)
             if not (visible != ABSENT).any():
-                skipped["never in front of the camera"].append(f"{clip}/{view.camera.name}")
+                skipped[BEHIND].append(f"{clip}/{view.camera.name}")
                 continue
             out.append(
                 make_track(
@@ -320,7 +326,7 @@ def body_length(joints: Floats) -> float:
 
 
 def resample(points: Floats, rate: float, fps: float, path: Path) -> Floats:
-    """(T, K, D) at another frame rate, from the first frame on: linear between frames, and as they are where both rates fit.
+    """(T, K, D) at another frame rate, from the first frame on, linear between frames.
 
     Raises:
         BiposeError: longer than `MAX_FRAMES_OUT`.
@@ -330,8 +336,4 @@ def resample(points: Floats, rate: float, fps: float, path: Path) -> Floats:
         raise BiposeError(
             f"{path}: {count} frames at {fps:g} per second, the limit is {MAX_FRAMES_OUT}; cut it or lower fps"
         )
-    at = np.minimum(np.arange(count) / fps * rate, len(points) - 1)
-    at = np.where(np.abs(at - np.rint(at)) < 1e-3, np.rint(at), at)  # frame times are written with few digits
-    low = np.floor(at).astype(np.int64)
-    part = (at - low)[:, None, None]
-    return np.asarray(points[low] * (1 - part) + points[np.minimum(low + 1, len(points) - 1)] * part)
+    return frames_at(points, np.arange(count, dtype=np.float64) * (rate / fps))

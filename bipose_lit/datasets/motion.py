@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from bipose_lit.types import ABSENT, OCCLUDED, VISIBLE
 Floats = NDArray[np.float64]
 
 BOX_RULES = ("frame-box", "clip-box")
+BEHIND = "never in front of the camera"
+"""Why a reader leaves a view out."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,15 @@ def seen_by(take: Take, view: View) -> tuple[NDArray[np.float32], NDArray[np.uin
     inside = ((pixels > -0.5) & (pixels < np.array(view.size) - 0.5)).all(axis=-1)
     visible = np.where(ahead, np.where(inside, VISIBLE, OCCLUDED), ABSENT).astype(np.uint8)
     return np.where(ahead[..., None], pixels, 0.0).astype(np.float32), visible, points
+
+
+def facing(skipped: Mapping[str, Sequence[str]]) -> str:
+    """For the message that there is no track: what to do where views were left out because they see nobody, else nothing."""
+    return (
+        "; are the cameras' places in millimetres, and their axes those of the positions' world?"
+        if BEHIND in skipped
+        else ""
+    )
 
 
 def make_track(

@@ -18,10 +18,12 @@ from typing import Any, Final
 from bipose_lit.datasets.safe_pickle import BrokenError, element_type, filled, shown, unpickle
 from bipose_lit.types import BiposeError
 
-_SMALL, _RATIO = 2**26, 100  # what a file may unpack to: 64 MiB, or a hundred times its own size
+_MOST, _RATIO = 2**30, 2
+"""What a file may unpack to: 1 GiB, or twice its own size. Constant predictions shrink a thousandfold: no ratio tells a bomb."""
+# Possessive, since a header may have 65,000 blanks.
 _HEADER: Final = re.compile(
-    r"\s*\{\s*'descr'\s*:\s*'([^']{1,16})'\s*,\s*'fortran_order'\s*:\s*(True|False)\s*,"
-    r"\s*'shape'\s*:\s*\(([0-9L, ]{0,400})\)\s*,?\s*\}\s*"
+    r"\s*+\{\s*+'descr'\s*+:\s*+'([^']{1,16})'\s*+,\s*+'fortran_order'\s*+:\s*+(True|False)\s*+,"
+    r"\s*+'shape'\s*+:\s*+\(([0-9L, ]{0,400})\)\s*+,?+\s*+\}\s*+"
 )
 
 
@@ -45,8 +47,8 @@ def read_npz(path: Path, names: tuple[str, ...] | None = None, objects: bool = F
             arrays; an array that wraps one object as that object.
 
     Raises:
-        BiposeError: missing, damaged, no npz file, lacks a name, unpacks to far more than its size, or holds objects that are not
-            asked for or that are none of the above.
+        BiposeError: missing, damaged, no npz file, lacks a name, unpacks to more than 1 GiB (and more than twice its size), or
+            holds objects that are not asked for or that are none of the above.
     """
     out: dict[str, Any] = {}
     with _opened(path) as archive:
@@ -59,6 +61,11 @@ def read_npz(path: Path, names: tuple[str, ...] | None = None, objects: bool = F
                 out[name] = _array(_read(path, archive, members[name]), objects)
             except BrokenError as error:
                 raise BiposeError(f"{path}: {shown(name)} {error}") from error
+            except MemoryError as error:
+                size = members[name].file_size / 2**20
+                raise BiposeError(
+                    f"{path}: {shown(name)} needs {size:.1f} MiB of memory, which are not free; close other programs"
+                ) from error
     return out
 
 
@@ -78,7 +85,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 def _names(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     out: dict[str, zipfile.ZipInfo] = {}
-    allowed = max(_SMALL, _RATIO * path.stat().st_size)
+    total = 0
     for info in archive.infolist():
         if not info.filename.endswith(".npy"):
             continue
@@ -86,9 +93,12 @@ def _names(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if name in out:
             raise BiposeError(f"{path}: holds {shown(name)} twice; write it again")
         out[name] = info
-        allowed -= info.file_size
-    if allowed < 0:
-        raise BiposeError(f"{path}: unpacks to more than {_RATIO} times its size; refused, download it again")
+        total += info.file_size
+    if total > max(_MOST, _RATIO * path.stat().st_size):
+        raise BiposeError(
+            f"{path}: unpacks to {total / 2**30:.1f} GiB, at most 1 GiB is read; store it with numpy.savez (not compressed), "
+            "as float32, or as several files"
+        )
     return out
 
 
@@ -121,4 +131,4 @@ def _array(data: bytes, objects: bool) -> Any:
         if isinstance(value, list) and math.prod(shape) != len(value):
             raise BrokenError("has another shape than its header says; write the file again")
         return value
-    return filled(data[end:], dtype, shape, header[2] == "True")
+    return filled(memoryview(data)[end:], dtype, shape, header[2] == "True")

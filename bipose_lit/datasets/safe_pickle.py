@@ -1,7 +1,8 @@
 """Pickles of containers, numbers, text and numpy arrays, read by a small machine that calls nothing that they name.
 
 The instructions are decoded by `pickletools.genops`. Any global but those that numpy's arrays are made of is refused by name,
-as is any instruction that such files do not need; sizes are compared with the bytes at hand before anything is allocated.
+as is any instruction that such files do not need; sizes are compared with the bytes at hand before anything is allocated. A
+pickle may put one thing into many places, so that a small file stands for a huge tree: what is read is counted by places.
 
 Formats: pickle protocols 0 to 4 (PEP 307, PEP 3154); numpy's state of arrays as of `ndarray.__reduce__` and `dtype.__reduce__`.
 """
@@ -13,6 +14,7 @@ import pickletools
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +24,9 @@ MAX_OPERATIONS = 500_000
 """Instructions of one pickle; Human3.6M's 2D detections of all cameras have about 30,000."""
 MAX_DEPTH = 8
 """Containers within containers."""
+MAX_THINGS, MAX_SHARED, MAX_TIMES = 5_000, 2**26, 16
+"""What a file with shared things may stand for: so many things in containers, so many bytes of arrays and text; or so many times
+its own. Human3.6M's files share nothing; predictions may have one array for four cameras."""
 
 _MAX_DIMENSIONS = 16
 _DTYPE: Final = re.compile(r"([<>|=]?)(b1|[iu][1248]|f[248]|[US][1-9][0-9]{0,5}|O[48]?)")
@@ -32,11 +37,19 @@ class BrokenError(Exception):
 
 
 def shown(value: object, limit: int = 120) -> str:
-    """Text from a file as it can stand in a message: on one line, printable, not longer than `limit`."""
-    try:
+    """Text from a file as it can stand in a message: on one line, printable, at most `limit` long; containers by their size."""
+    if isinstance(value, tuple) and len(value) <= _MAX_DIMENSIONS and all(type(n) is int and n < 2**60 for n in value):
+        whole = str(value)  # a shape
+    elif isinstance(value, dict | list | tuple | set):
+        whole = f"a {type(value).__name__} of {len(value)}"
+    elif isinstance(value, bytes):
+        whole = f"{len(value)} bytes"
+    elif isinstance(value, np.ndarray):
+        whole = f"an array {value.shape}"
+    elif isinstance(value, int) and abs(value) >= 2**200:
+        whole = "a number of many digits"  # more than 4,300 are an error of Python's
+    else:
         whole = str(value)
-    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
-        whole = f"a {type(value).__name__}"
     text = "".join(c if c.isprintable() else "?" for c in whole[: limit + 1])
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
@@ -48,7 +61,7 @@ def element_type(code: str) -> np.dtype[Any]:
     return np.dtype(object) if found[2].startswith("O") else np.dtype(code)
 
 
-def filled(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> NDArray[Any]:
+def filled(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> NDArray[Any]:
     if len(shape) > _MAX_DIMENSIONS or math.prod(shape) * dtype.itemsize != len(data):
         raise BrokenError(
             f"has {len(data)} bytes of data, which do not fill the shape {shown(shape, 60)}; get the file again"
@@ -67,11 +80,30 @@ _MARK: Final = _Mark()
 _NDARRAY: Final = _Mark()
 
 
+class _Texts:
+    """Bytes that stand as text, as Python 2 and protocol 2 have them. Each is made once: a pickle may ask again and again."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[str, bytes]] = {}  # the text too, lest another one gets its id
+
+    def bytes_of(self, value: Any) -> bytes:
+        if isinstance(value, str):
+            if id(value) not in self._made:
+                try:
+                    self._made[id(value)] = value, value.encode("latin1")
+                except UnicodeEncodeError:
+                    raise BrokenError("holds an array without its data; refused") from None
+            return self._made[id(value)][1]
+        if not isinstance(value, bytes):
+            raise BrokenError("holds an array without its data; refused")
+        return value
+
+
 class _Dtype:
     def __init__(self, code: str) -> None:
         self.dtype = element_type(code)
 
-    def build(self, state: Any) -> None:
+    def build(self, state: Any, _: _Texts) -> None:
         match state:
             case (3, str(order), None, None, None, int(size), int(), int()) if order in ("<", ">", "|", "="):
                 if size not in (-1, self.dtype.itemsize):
@@ -85,7 +117,7 @@ class _Array:
     def __init__(self) -> None:
         self.value: Any = None  # an array, or for one of objects the list of them
 
-    def build(self, state: Any) -> None:
+    def build(self, state: Any, texts: _Texts) -> None:
         match state:
             case (1, tuple(shape), _Dtype(dtype=dtype), bool(fortran), data) if self.value is None:
                 if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**60 for n in shape):
@@ -93,7 +125,7 @@ class _Array:
             case _:
                 raise BrokenError("holds an array whose state is not numpy's; refused")
         if not dtype.hasobject:
-            self.value = filled(_bytes(data), dtype, shape, fortran)
+            self.value = filled(texts.bytes_of(data), dtype, shape, fortran)
         elif not isinstance(data, list) or len(shape) > 1 or math.prod(shape) != len(data):
             raise BrokenError("holds an array of objects that is not a plain list; refused")
         else:
@@ -105,42 +137,31 @@ class _Single:
         self.value = value
 
 
-def _bytes(value: Any) -> bytes:
-    if isinstance(value, str):  # as Python 2 wrote it
-        try:
-            return value.encode("latin1")
-        except UnicodeEncodeError:
-            pass
-    if not isinstance(value, bytes):
-        raise BrokenError("holds an array without its data; refused")
-    return value
-
-
-def _reconstruct(*args: Any) -> _Array:
+def _reconstruct(_: _Texts, *args: Any) -> _Array:
     if len(args) != 3 or args[0] is not _NDARRAY:
         raise BrokenError("asks for a kind of array that is not numpy's own; refused")
     return _Array()
 
 
-def _makeelement_type(*args: Any) -> _Dtype:
+def _makeelement_type(_: _Texts, *args: Any) -> _Dtype:
     if not 1 <= len(args) <= 3 or not isinstance(args[0], str):
         raise BrokenError("describes an element type that is not plain; refused")
     return _Dtype(args[0])
 
 
-def _scalar(*args: Any) -> Any:
+def _scalar(texts: _Texts, *args: Any) -> Any:
     if len(args) != 2 or not isinstance(args[0], _Dtype) or args[0].dtype.hasobject:
         raise BrokenError("holds a number whose state is not numpy's; refused")
-    return filled(_bytes(args[1]), args[0].dtype, (), False).item()
+    return filled(texts.bytes_of(args[1]), args[0].dtype, (), False).item()
 
 
-def _encode(*args: Any) -> bytes:  # how protocol 2, which has no bytes, stores them
+def _encode(texts: _Texts, *args: Any) -> bytes:  # how protocol 2, which has no bytes, stores them
     if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ("latin1", "latin-1"):
         raise BrokenError("holds text in place of bytes; refused")
-    return _bytes(args[0])
+    return texts.bytes_of(args[0])
 
 
-def _no_bytes(*args: Any) -> bytes:
+def _no_bytes(_: _Texts, *args: Any) -> bytes:
     if args:
         raise BrokenError("makes bytes of something; refused")
     return b""
@@ -180,14 +201,15 @@ def unpickle(data: bytes) -> Any:
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    texts = _Texts()
     try:
         for count, (op, arg, _) in enumerate(pickletools.genops(data)):
             if count >= MAX_OPERATIONS:
                 raise BrokenError(f"has a pickle of more than {MAX_OPERATIONS:,} steps; refused")
             if op.name == "STOP":
                 (value,) = stack
-                return _resolve(value, MAX_DEPTH, {})
-            _step(op.name, arg, stack, memo)
+                return _unshared(value, len(data))
+            _step(op.name, arg, stack, memo, texts)
     except BrokenError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, struct.error) as error:
@@ -195,7 +217,7 @@ def unpickle(data: bytes) -> Any:
     raise BrokenError("holds a pickle that is cut short; copy or download the file again")
 
 
-def _step(name: str, arg: Any, stack: list[Any], memo: dict[int, Any]) -> None:
+def _step(name: str, arg: Any, stack: list[Any], memo: dict[int, Any], texts: _Texts) -> None:
     if name in _VALUES:
         stack.append(arg)
     elif name in _CONSTANTS:
@@ -247,12 +269,12 @@ def _step(name: str, arg: Any, stack: list[Any], memo: dict[int, Any]) -> None:
         args, function = stack.pop(), stack.pop()
         if not isinstance(args, tuple) or not any(function is known for known in _CALLS):
             raise BrokenError("calls something that is no part of an array; refused")
-        stack.append(function(*args))
+        stack.append(function(texts, *args))
     elif name == "BUILD":
         state = stack.pop()
         if not isinstance(stack[-1], _Array | _Dtype):
             raise BrokenError("sets the state of something that is no array; refused")
-        stack[-1].build(state)
+        stack[-1].build(state, texts)
     else:
         raise BrokenError(f"holds the pickle instruction {name}; refused, as a file of poses needs no such thing")
 
@@ -272,27 +294,66 @@ def _put(target: Any, items: list[Any]) -> dict[Any, Any]:
     if not isinstance(target, dict) or len(items) % 2:
         raise TypeError
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str | int):  # others may be costly to hash, or hold themselves
-            raise BrokenError("holds a dict with keys that are neither text nor integers; refused")
+        # Others may be costly to hash or hold themselves, and large integers can be chosen so that all have one hash.
+        if not isinstance(key, str | int) or (isinstance(key, int) and not abs(key) < 2**60):
+            raise BrokenError("holds a dict with keys that are neither text nor integers below 2^60; refused")
         target[key] = value
     return target
 
 
-def _resolve(value: Any, depth: int, done: dict[int, Any]) -> Any:
-    """Puts arrays in the place of what stood for them; every container once, so that shared ones cost nothing."""
-    if value is None or isinstance(value, bool | int | float | str | bytes | np.ndarray):
-        return value
-    if depth == 0:
-        raise BrokenError(f"holds containers nested more than {MAX_DEPTH} deep; refused")
-    if id(value) not in done:
-        out: Any
+@dataclass(frozen=True)
+class _Branch:
+    """A value, how many things and bytes it stands for, and how many containers deep it is."""
+
+    value: Any
+    things: int = 1
+    size: int = 0
+    depth: int = 0
+
+
+def _unshared(value: Any, size: int) -> Any:
+    tree = _Tree()
+    found = tree.resolve(value, MAX_DEPTH)
+    if found.things > max(MAX_THINGS, MAX_TIMES * tree.own) or found.size > max(MAX_SHARED, MAX_TIMES * size):
+        raise BrokenError(
+            "holds one thing in many places, together far more than the file has; save a copy of it at each place"
+        )
+    return found.value
+
+
+class _Tree:
+    """Puts arrays in the place of what stood for them; looks into every container once, counts it as often as it stands."""
+
+    def __init__(self) -> None:
+        self.own = 1
+        self._done: dict[int, _Branch] = {}
+
+    def resolve(self, value: Any, levels: int) -> _Branch:
+        if value is None or isinstance(value, bool | int | float):
+            return _Branch(value)
+        if isinstance(value, str | bytes):
+            return _Branch(value, size=len(value))
+        if isinstance(value, np.ndarray):
+            return _Branch(value, size=value.nbytes)
+        found = self._done.get(id(value))
+        if levels == 0 or (found is not None and found.depth > levels):
+            raise BrokenError(f"holds containers nested more than {MAX_DEPTH} deep; refused")
+        if found is None:
+            found = self._done[id(value)] = self._look(value, levels - 1)
+        return found
+
+    def _look(self, value: Any, levels: int) -> _Branch:
         if isinstance(value, dict):
-            out = {key: _resolve(item, depth - 1, done) for key, item in value.items()}
+            parts = [self.resolve(item, levels) for item in value.values()]
+            out: Any = dict(zip(value, (p.value for p in parts), strict=True))
         elif isinstance(value, list | tuple):
-            out = type(value)(_resolve(item, depth - 1, done) for item in value)
+            parts = [self.resolve(item, levels) for item in value]
+            out = type(value)(p.value for p in parts)
         elif isinstance(value, _Single) or (isinstance(value, _Array) and value.value is not None):
-            out = _resolve(value.value, depth - 1, done)
+            parts = [self.resolve(value.value, levels)]
+            out = parts[0].value
         else:
             raise BrokenError("holds something that is neither data nor a whole array; refused")
-        done[id(value)] = out
-    return done[id(value)]
+        self.own += len(parts)
+        depth = max((p.depth for p in parts), default=0)
+        return _Branch(out, 1 + sum(p.things for p in parts), sum(p.size for p in parts), 1 + depth)

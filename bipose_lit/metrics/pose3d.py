@@ -1,21 +1,22 @@
-"""Errors of 3D poses: MPJPE, P-MPJPE, N-MPJPE, MPJVE, acceleration error, jitter.
+"""Errors of 3D poses: the terms of MPJPE, P-MPJPE, N-MPJPE, MPJVE, acceleration error and jitter; each measure is their mean.
 
-Definitions as in VideoPose3D (Pavllo et al. 2019, `common/loss.py`), whose numbers papers compare with:
+Definitions after VideoPose3D (Pavllo et al. 2019, `common/loss.py`):
 
-- MPJPE (protocol 1): mean Euclidean distance over joints and frames. It is meant root-relative: the root joint is subtracted
-  from prediction and label, and its error of 0 stays in the mean (17 joints, not 16), as there and in 3d-pose-baseline. Pass
-  `root` for that, or poses from which it is subtracted already.
+- MPJPE (protocol 1): mean Euclidean distance over joints and frames. It is meant root-relative, and the root's 0 stays in the
+  mean (17 joints, not 16). Most papers subtract the root from both prediction and label, or predict no root: pass `root` for
+  that. VideoPose3D's own `run.py` subtracts it from the label alone, so that the network's error at the root counts: pass no
+  `root`, and labels that are `relative`.
 - P-MPJPE (protocol 2): after the similarity transform of each frame's prediction (rotation, translation, one positive scale)
   that is closest to the label in squared error; without reflections.
 - N-MPJPE (protocol 3; Rhodin et al. 2018): after the scale about the origin, hence about the root, that is closest in squared
   error.
-- MPJVE: mean distance between first differences over consecutive frames of one clip; also root-relative.
+- MPJVE: mean distance between first differences over consecutive frames of one clip.
 - Acceleration error (Kanazawa et al. 2019, HMMR): the same of second differences. Jitter: third differences of the prediction.
 
 In the root of the mean square N <= MPJPE, and P <= N where N's scale is not negative (P allows none that is); in these means
 of distances that is usual, not certain. All functions take (..., K, 3), compute in float64 and keep the input's unit; those
-without alignment also take (..., K, 2), e.g. pixels. A NaN in a frame makes that frame's terms NaN (those of all its joints
-where they are aligned together).
+without alignment also take (..., K, 2), e.g. pixels, and give what `smooth` does. A NaN in a frame makes that frame's terms NaN
+(those of all its joints where they are aligned together).
 """
 
 from __future__ import annotations
@@ -51,9 +52,17 @@ def scaled_errors(pred: ArrayLike, truth: ArrayLike, root: int | None = None) ->
 
 
 def difference_errors(pred: ArrayLike, truth: ArrayLike, order: int, root: int | None = None) -> Floats:
-    """(T - order, K) norms of the difference of `order`-th differences of one clip (T, K, D); no row where T is too small."""
+    """(T - order, K) norms of the difference of `order`-th differences of one clip (T, K, D); no row where T is too small.
+
+    The terms of MPJVE (order 1) and of the acceleration error (order 2), in the unit per frame to the power of the order.
+    """
     a, b = _pair(pred, truth, root)
     return np.asarray(np.linalg.norm(np.diff(a - b, n=order, axis=0), axis=-1))
+
+
+def difference_sizes(points: ArrayLike, order: int, root: int | None = None) -> Floats:
+    """(T - order, K) norms of the `order`-th differences of one clip (T, K, D); of order 3 the terms of jitter."""
+    return np.asarray(np.linalg.norm(np.diff(relative(points, root), n=order, axis=0), axis=-1))
 
 
 def procrustes(pred: ArrayLike, truth: ArrayLike) -> Floats:
@@ -94,34 +103,9 @@ def rescale(pred: ArrayLike, truth: ArrayLike) -> Floats:
     return np.asarray((unit * b).sum(axis=(-1, -2), keepdims=True) / np.where(size > 0, spread, 1.0) * unit)
 
 
-def mpjpe(pred: ArrayLike, truth: ArrayLike, root: int | None = None) -> float:
-    """Mean per-joint position error; in pixels for 2D. NaN if there is no joint."""
-    return _mean(position_errors(pred, truth, root))
-
-
-def p_mpjpe(pred: ArrayLike, truth: ArrayLike) -> float:
-    """MPJPE after Procrustes alignment of each frame."""
-    return _mean(procrustes_errors(pred, truth))
-
-
-def n_mpjpe(pred: ArrayLike, truth: ArrayLike, root: int | None = None) -> float:
-    """MPJPE after the best scale of each frame about the root (or the origin)."""
-    return _mean(scaled_errors(pred, truth, root))
-
-
-def mpjve(pred: ArrayLike, truth: ArrayLike, root: int | None = None) -> float:
-    """Mean per-joint velocity error of one clip (T, K, D), unit per frame; NaN for a clip of one frame."""
-    return _mean(difference_errors(pred, truth, 1, root))
-
-
-def accel_error(pred: ArrayLike, truth: ArrayLike, root: int | None = None) -> float:
-    """Mean acceleration error of one clip (T, K, D), unit per frame squared; NaN for fewer than three frames."""
-    return _mean(difference_errors(pred, truth, 2, root))
-
-
-def jitter(pred: ArrayLike, root: int | None = None) -> float:
-    """Mean norm of third differences of one clip (T, K, D), unit per frame cubed; NaN for fewer than four frames."""
-    return _mean(np.linalg.norm(np.diff(relative(pred, root), n=3, axis=0), axis=-1))
+def mean(terms: Floats) -> float:
+    """The measure that these are the terms of; NaN where there is none, as of differences of too short a clip."""
+    return float(terms.mean()) if terms.size else float("nan")
 
 
 def _pair(pred: ArrayLike, truth: ArrayLike, root: int | None) -> tuple[Floats, Floats]:
@@ -129,7 +113,3 @@ def _pair(pred: ArrayLike, truth: ArrayLike, root: int | None) -> tuple[Floats, 
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"predictions {a.shape} and labels {b.shape} must have one shape (..., K, D)")
     return a, b
-
-
-def _mean(terms: NDArray[np.floating]) -> float:
-    return float(terms.mean()) if terms.size else float("nan")

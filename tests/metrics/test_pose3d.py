@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.transform import Rotation
 
-from bipose_lit.metrics import pose3d
+from bipose_lit.metrics import pose3d, smooth
+from bipose_lit.store import Predictions
+from bipose_lit.types import VISIBLE
 
 T, K = 7, 17
 seeds = st.integers(0, 2**32 - 1)
@@ -17,6 +19,19 @@ seeds = st.integers(0, 2**32 - 1)
 
 def poses(seed, frames=T, scale=500.0):
     return np.random.default_rng(seed).normal(0, scale, (frames, K, 3))
+
+
+def mean_of(terms, *order):
+    """The mean of a measure's terms as a function; of a difference with its order."""
+    return lambda *poses, **root: pose3d.mean(terms(*poses, *order, **root))
+
+
+p_mpjpe = mean_of(pose3d.procrustes_errors)
+n_mpjpe = mean_of(pose3d.scaled_errors)
+mpjpe = mean_of(pose3d.position_errors)
+mpjve = mean_of(pose3d.difference_errors, 1)
+accel_error = mean_of(pose3d.difference_errors, 2)
+jitter = mean_of(pose3d.difference_sizes, 3)
 
 
 def rms(errors):
@@ -27,34 +42,53 @@ def test_by_hand():
     truth = np.zeros((2, 2, 3))
     pred = truth.copy()
     pred[0, 1] = (3, 4, 0)
-    assert pose3d.mpjpe(pred, truth) == 5 / 4
+    assert mpjpe(pred, truth) == 5 / 4
     pred += (100, 0, 0)
-    assert pose3d.mpjpe(pred, truth, root=0) == 5 / 4  # the root's 0 counts
-    assert pose3d.mpjpe(pred, truth) > 99
-    assert pose3d.mpjve(pred, truth, root=0) == 5 / 2
-    assert pose3d.mpjpe(np.full((1, 2, 2), 3.0), np.zeros((1, 2, 2))) == pytest.approx(np.sqrt(18))  # pixels
+    assert mpjpe(pred, truth, root=0) == 5 / 4  # the root's 0 counts
+    assert mpjpe(pred, truth) > 99
+    assert mpjve(pred, truth, root=0) == 5 / 2
+    assert mpjpe(np.full((1, 2, 2), 3.0), np.zeros((1, 2, 2))) == pytest.approx(np.sqrt(18))  # pixels
 
 
 def test_differences_by_hand():
     t = np.arange(6.0)[:, None, None] * np.ones((6, 2, 3))
     still = np.zeros((6, 2, 3))
-    assert pose3d.mpjve(t, still) == pytest.approx(np.sqrt(3))
-    assert pose3d.accel_error(t, still) == pytest.approx(0)
-    assert pose3d.accel_error(t**2, still) == pytest.approx(2 * np.sqrt(3))
-    assert pose3d.jitter(t**2) == pytest.approx(0)
-    assert pose3d.jitter(t**3) == pytest.approx(6 * np.sqrt(3))
+    assert mpjve(t, still) == pytest.approx(np.sqrt(3))
+    assert accel_error(t, still) == pytest.approx(0)
+    assert accel_error(t**2, still) == pytest.approx(2 * np.sqrt(3))
+    assert jitter(t**2) == pytest.approx(0)
+    assert jitter(t**3) == pytest.approx(6 * np.sqrt(3))
     assert pose3d.difference_errors(t, still, 1).shape == (5, 2)
+
+
+@pytest.mark.parametrize(("measure", "order"), [("velocity_error", 1), ("accel_error", 2), ("jitter", 3)])
+def test_differences_are_those_of_the_2d_reports(measure, order):
+    """`metrics.smooth` measures the same of any rows of 2D predictions; here are whole clips of points in two dimensions."""
+    rng = np.random.default_rng(order)
+    truth = np.cumsum(rng.normal(0, 3, (9, K, 2)), axis=0).astype(np.float32)
+    pred = (truth + rng.normal(0, 2, truth.shape)).astype(np.float32)
+    rows = rng.permutation(9)
+    made = Predictions(
+        uid=rows, clip=np.zeros(9, np.int64), frame=rows, pred=pred[rows], score=np.ones((9, K), np.float32), joints=truth[rows],
+        visible=np.full((9, K), VISIBLE), norms=np.ones((9, 4), np.float32), fps=np.full(9, 50, np.float32), clips=("a",),
+        clusters=("a",), joint_names=tuple(map(str, range(K))), data="made",
+    )  # fmt: skip
+    found = smooth.differences(made, measure)
+    values = found.values[np.argsort(rows)][found.defined[np.argsort(rows)].all(axis=1)]
+    own = pose3d.difference_sizes(pred, 3) if measure == "jitter" else pose3d.difference_errors(pred, truth, order)
+    np.testing.assert_allclose(own, values, rtol=1e-12)
+    assert len(own) == 9 - order
 
 
 def test_clips_too_short_have_no_difference():
     one = np.ones((1, K, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.isnan(pose3d.mpjve(one, one))
-        assert np.isnan(pose3d.accel_error(one, one))
-        assert np.isnan(pose3d.jitter(one))
-        assert np.isnan(pose3d.mpjpe(one[:0], one[:0]))
-        assert np.isnan(pose3d.p_mpjpe(one[:0], one[:0]))
+        assert np.isnan(mpjve(one, one))
+        assert np.isnan(accel_error(one, one))
+        assert np.isnan(jitter(one))
+        assert np.isnan(mpjpe(one[:0], one[:0]))
+        assert np.isnan(p_mpjpe(one[:0], one[:0]))
 
 
 @given(seeds)
@@ -100,7 +134,7 @@ def test_procrustes_is_the_published_one(seed, mirrored):
 
 def test_a_mirrored_pose_is_not_a_hit():
     truth = poses(3)
-    assert pose3d.p_mpjpe(truth * (-1, 1, 1), truth) > 50
+    assert p_mpjpe(truth * (-1, 1, 1), truth) > 50
 
 
 @given(seeds, st.floats(0.01, 100), st.floats(-1e4, 1e4))
@@ -109,14 +143,14 @@ def test_p_mpjpe_ignores_similarities_of_the_prediction(seed, scale, shift):
     turn = Rotation.random(random_state=seed % 2**31).as_matrix()
     moved = scale * pred @ turn.T + shift
     np.testing.assert_allclose(pose3d.procrustes_errors(moved, truth), pose3d.procrustes_errors(pred, truth), atol=1e-6)
-    assert pose3d.p_mpjpe(scale * truth @ turn.T + shift, truth) < 1e-6
+    assert p_mpjpe(scale * truth @ turn.T + shift, truth) < 1e-6
 
 
 @given(seeds, st.floats(0.01, 100))
 def test_n_mpjpe_ignores_the_scale_and_is_optimal(seed, scale):
     pred, truth = poses(seed), poses(seed + 1)
-    assert pose3d.n_mpjpe(scale * pred, truth) == pytest.approx(pose3d.n_mpjpe(pred, truth), rel=1e-9)
-    assert pose3d.n_mpjpe(scale * truth, truth, root=0) < 1e-9
+    assert n_mpjpe(scale * pred, truth) == pytest.approx(n_mpjpe(pred, truth), rel=1e-9)
+    assert n_mpjpe(scale * truth, truth, root=0) < 1e-9
     best = rms(pose3d.scaled_errors(pred, truth))
     for factor in np.linspace(-2, 2, 41):
         assert (best <= rms(pose3d.position_errors(factor * pred, truth)) + 1e-9).all()
@@ -126,7 +160,7 @@ def test_n_mpjpe_ignores_the_scale_and_is_optimal(seed, scale):
 def test_root_relative_errors_ignore_translation(seed, shift):
     pred, truth = poses(seed), poses(seed + 1)
     moved = pred + shift * np.random.default_rng(seed).normal(size=(T, 1, 3))
-    for measure in (pose3d.mpjpe, pose3d.n_mpjpe, pose3d.mpjve, pose3d.accel_error):
+    for measure in (mpjpe, n_mpjpe, mpjve, accel_error):
         assert measure(moved, truth, root=0) == pytest.approx(measure(pred, truth, root=0), rel=1e-8)
 
 
@@ -147,7 +181,7 @@ def test_in_the_mean_of_distances_the_order_is_not_certain():
     truth = np.random.default_rng(1).normal(0, 10, (1, K, 3))
     pred = truth.copy()
     pred[0, 5] += 10
-    assert pose3d.p_mpjpe(pred, truth) > pose3d.mpjpe(pred, truth)
+    assert p_mpjpe(pred, truth) > mpjpe(pred, truth)
     assert rms(pose3d.procrustes_errors(pred, truth)) < rms(pose3d.position_errors(pred, truth))
 
 
@@ -180,7 +214,7 @@ def test_nan_stays_in_its_frame():
             assert np.isnan(errors[2]).all()
             assert np.isfinite(np.delete(errors, 2, 0)).all()
         assert np.isnan(pose3d.position_errors(pred, truth)).sum() == 1
-        assert np.isnan(pose3d.mpjpe(pred, truth))
+        assert np.isnan(mpjpe(pred, truth))
 
 
 def test_leading_axes_and_one_frame():
@@ -189,6 +223,6 @@ def test_leading_axes_and_one_frame():
     np.testing.assert_array_equal(many.reshape(6, K), pose3d.procrustes_errors(pred, truth))
     np.testing.assert_allclose(pose3d.procrustes_errors(pred[0], truth[0]), many[0, 0], atol=1e-9)
     with pytest.raises(ValueError, match="one shape"):
-        pose3d.mpjpe(pred[:, :16], truth)
-    half = pose3d.mpjpe(pred.astype(np.float32), truth.astype(np.float32))
-    assert half == pytest.approx(pose3d.mpjpe(pred, truth), rel=1e-6)
+        mpjpe(pred[:, :16], truth)
+    half = mpjpe(pred.astype(np.float32), truth.astype(np.float32))
+    assert half == pytest.approx(mpjpe(pred, truth), rel=1e-6)

@@ -33,7 +33,7 @@ class BvhClip:
         positions: (T, J, 3) in the file's unit.
         rotations: (T, J, 3, 3) orientation of each node in the world.
         rest: (J, 3) the nodes' places with every rotation zero.
-        fps: Frames per second.
+        fps: Frames per second; a whole number where the file's frame time is one rounded to few digits.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class BvhClip:
 class _Node:
     name: str
     parent: int
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    offset: tuple[float, float, float] | None = None
     channels: tuple[str, ...] = ()
 
 
@@ -83,6 +83,8 @@ def _hierarchy(path: Path, lines: list[str]) -> tuple[list[_Node], int]:
         if not words or (i == 0 and words[0].upper() == "HIERARCHY"):
             continue
         key = words[0].upper()
+        if opened >= 0 and key != "{":
+            raise _fail(path, line, f"expected '{{' after {_shown(nodes[opened].name)}, found {_shown(text)!r}")
         if key in ("ROOT", "JOINT") and len(words) >= 2:
             if key == "JOINT" and not stack:
                 raise _fail(path, line, "a JOINT outside of a ROOT")
@@ -95,8 +97,12 @@ def _hierarchy(path: Path, lines: list[str]) -> tuple[list[_Node], int]:
             stack.append(opened)
             opened = -1
         elif key == "}" and stack:
+            if nodes[stack[-1]].offset is None:
+                raise _fail(path, line, f"{_shown(nodes[stack[-1]].name)} has no OFFSET")
             stack.pop()
         elif key == "OFFSET" and stack and len(words) == 4:
+            if nodes[stack[-1]].offset is not None:
+                raise _fail(path, line, f"a second OFFSET of {_shown(nodes[stack[-1]].name)}")
             x, y, z = _numbers(path, line, words[1:])
             if not max(abs(x), abs(y), abs(z)) <= _LARGEST or x != x or y != y or z != z:
                 raise _fail(path, line, "an offset that is not finite")
@@ -179,9 +185,14 @@ def load_bvh(path: str | Path) -> BvhClip:
     rest = np.zeros((len(nodes), 3))
     for j, node in enumerate(nodes):
         rest[j] = np.array(node.offset) + (rest[node.parent] if node.parent >= 0 else 0.0)
-    return BvhClip(
-        path, tuple(n.name for n in nodes), tuple(n.parent for n in nodes), positions, rotations, rest, 1.0 / time
-    )
+    names, parents = tuple(n.name for n in nodes), tuple(n.parent for n in nodes)
+    return BvhClip(path, names, parents, positions, rotations, rest, _rate(time))
+
+
+def _rate(time: float) -> float:
+    """Frames per second; 120 for 0.0083333 s, whose own rate would drift by a frame in half an hour."""
+    rate = 1.0 / time
+    return float(round(rate)) if abs(rate - round(rate)) < 1e-4 * rate else rate
 
 
 def _place(nodes: list[_Node], values: Array) -> tuple[Array, Array]:
@@ -228,6 +239,14 @@ def first_frame(clip: BvhClip) -> int:
     return int(step[0] > 8 * step[1:].max() + 1e-6)
 
 
+def frames_at(values: Array, at: Array) -> Array:
+    """(N, ...) values between the frames of (T, ...), linearly, at (N,) places from 0 to T - 1; beyond these the outer frames."""
+    at = at.clip(0, len(values) - 1)
+    low = np.floor(at).astype(np.int64)
+    part = (at - low).reshape(-1, *(1,) * (values.ndim - 1))
+    return np.asarray(values[low] * (1 - part) + values[np.minimum(low + 1, len(values) - 1)] * part)
+
+
 def clips_in(path: str | Path, frames: int, fps: float) -> list[float]:
     """Starts, in seconds, of the clips of ``frames`` frames that fit into a file side by side.
 
@@ -268,11 +287,7 @@ def motion_from_bvh(path: str | Path, fps: float, frames: int, start_s: float = 
                           "ask clips_in for the starts that do")  # fmt: skip
     skeleton = Skeleton(str(path), clip.names, clip.parents, clip.rest)
     landmarks = find_landmarks(skeleton)
-    low = np.minimum(np.floor(at).astype(int), len(clip.positions) - 1)
-    high = np.minimum(low + 1, len(clip.positions) - 1)
-    part = (at - low)[:, None, None]
-    positions = clip.positions[low] * (1 - part) + clip.positions[high] * part
-    mixed = clip.rotations[low] * (1 - part[..., None]) + clip.rotations[high] * part[..., None]
-    u, _, v = np.linalg.svd(mixed)
+    positions = frames_at(clip.positions, at)
+    u, _, v = np.linalg.svd(frames_at(clip.rotations, at))
     heading = None if rng is None else float(rng.uniform(0, 2 * np.pi))
     return retarget(skeleton, landmarks, positions, u @ v, fps, proportions, heading, kind=f"bvh:{Path(path).stem}")

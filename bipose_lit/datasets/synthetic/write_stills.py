@@ -2,7 +2,7 @@
 
 COCO        train2017/*.jpg, annotations/person_keypoints_train2017.json (and val2017, test2017)
 MPII        images/*.jpg, annot/{train,valid,test}.json as HRNet's, annot/gt_{train,valid,test}.mat as the official evaluation's
-Human3.6M   tracks.npz with plain arrays: SUBJECT/ACTION/{positions_3d,positions_2d,visible,K,R,t}
+Human3.6M   tracks.npz with plain arrays: SUBJECT/ACTION/{positions_3d,positions_2d,visible,K,R,t,fps}
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def write_h36m(root: Path, clips: Iterable[ClipLabels]) -> None:
     """2D and 3D tracks of 17 joints by subject and action, plain arrays only.
 
     Per track: positions_3d (T, 17, 3) world metres, y up; positions_2d (T, 17, 2) pixels, 0-based; visible (T, 17);
-    K (T, 3, 3), R (T, 3, 3), t (T, 3) with pixel = K (R x + t), as the camera moves. Subjects stand for splits as in the
-    official protocol: S1, S5, S6, S7 train (stage 1: S1, S5), S8 val, S9 and S11 test; the action is "CLASS CLIP".
+    K (T, 3, 3), R (T, 3, 3), t (T, 3) with pixel = K (R x + t), as the camera moves; fps, a number. Subjects stand for splits as
+    in the official protocol: S1, S5, S6, S7 train (stage 1: S1, S5), S8 val, S9 and S11 test; the action is "CLASS CLIP".
     """
     joints = [INDEX[name] for name in H36M_POINTS]
     arrays: dict[str, np.ndarray] = {}
@@ -156,5 +156,6 @@ def write_h36m(root: Path, clips: Iterable[ClipLabels]) -> None:
         arrays[f"{key}/visible"] = labels.visible(H36M_POINTS)
         for name in ("K", "R", "t"):
             arrays[f"{key}/{name}"] = getattr(labels, name)
+        arrays[f"{key}/fps"] = np.array(labels.fps)
     with whole_file(root / "tracks.npz") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
