@@ -121,7 +121,38 @@ def judge(truth, detected, sigmas=SIGMAS, boxes=None):
     return found
 
 
+def official(labels, results):
+    """The ten numbers of pycocotools, which reads both files itself."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(labels))
+        found = COCOeval(coco, coco.loadRes(str(results)), "keypoints")
+        found.evaluate()
+        found.accumulate()
+        found.summarize()
+    return {name: np.nan if v == -1 else v for name, v in zip(NAMES, found.stats, strict=True)}
+
+
 def reference(truth, detected, sigmas=SIGMAS, boxes=None):
     """The ten numbers of pycocotools."""
     stats = judge(truth, detected, sigmas, boxes).stats
     return {name: np.nan if v == -1 else v for name, v in zip(NAMES, stats, strict=True)}
+
+
+def nms_loop(joints, score, image, sigmas, threshold, area):
+    """Rows that remain of detections, as the reference code removes them: a plain loop."""
+    kept = []
+    for one in np.unique(image):
+        rows = sorted(np.flatnonzero(image == one), key=lambda i: (-score[i], i))
+        while rows:
+            best = rows.pop(0)
+            kept.append(best)
+            rows = [i for i in rows if _alike(joints[best], joints[i], (area[best] + area[i]) / 2, sigmas) <= threshold]
+    return sorted(kept)
+
+
+def _alike(a, b, area, sigmas):
+    d2 = (a[:, 0] - b[:, 0]) ** 2 + (a[:, 1] - b[:, 1]) ** 2
+    return np.exp(-d2 / (2 * sigmas) ** 2 / (area + np.spacing(1)) / 2).sum() / len(sigmas)

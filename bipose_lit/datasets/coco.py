@@ -5,7 +5,8 @@ Tree:
     {train,val}2017/000000000139.jpg
 
 Splits: COCO publishes labels of train2017 and val2017, and numbers are published on val2017. So "test" is val2017, and "val" a
-share of train2017 held out by image; see the argument `test`.
+share of train2017 held out by image; see the argument `test`. An image is known by its `file_name`, so two splits that list one
+name share a source; labels whose names begin anew in each file tell their images apart by the field `cluster`.
 
 Coordinates: the labels count pixels from 0, so joints are taken as they are (a pixel's centre is at its number), and predictions
 are compared in the file's own numbers, as pycocotools does.
@@ -15,7 +16,7 @@ Persons whose `area` is not positive are left out; a labelled box x, y, w, h get
 x2 = min(width - 1, x1 + max(0, w - 1)), y2 = min(height - 1, y1 + max(0, h - 1)), and the person is left out where x2 < x1 or
 y2 < y1. Corners are centres of pixels there, so in this package's edge coordinates the box is x1 + 0.5, y1 + 0.5, x2 - x1,
 y2 - y1. A detector's box is not clipped there; it is moved by the same half pixel. A side below one pixel becomes one, about the
-same centre.
+same centre; that of a labelled box is told.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from numpy.typing import NDArray
 
 from bipose_lit import skeletons
 from bipose_lit.datasets.boxes import track_norms
-from bipose_lit.datasets.coco_json import LIMIT, CocoFile, Id, read_coco, take
+from bipose_lit.datasets.coco_json import LIMIT, CocoFile, Id, differing, read_coco, take
 from bipose_lit.datasets.frames import FolderFrames
 from bipose_lit.datasets.index import Entry, PoseIndex, Track
-from bipose_lit.datasets.json_labels import Skipped, decode_each, read_json, told
+from bipose_lit.datasets.json_labels import Skipped, decode_each, in_file, read_json, told
 from bipose_lit.datasets.labels import hold_out
-from bipose_lit.metrics.coco_scoring import CocoScoring
-from bipose_lit.types import ABSENT, NORMS, BiposeError
+from bipose_lit.metrics.coco_scoring import CocoScoring, crop_areas
+from bipose_lit.types import ABSENT, NORMS, AbsentSplitError, BiposeError
 
 BOX_RULES = ("gt-box", "det-box")
 TESTS = ("auto", "val2017", "test2017")
@@ -51,7 +52,7 @@ class _Detection(msgspec.Struct):
     image_id: Id
     bbox: list[float]
     score: float
-    category_id: Id = 1
+    category_id: Id | None = None
 
 
 class COCO:
@@ -59,7 +60,8 @@ class COCO:
 
     Tracks are the persons of the categories that list joints, no crowds, with num_keypoints > 0 and a joint that is labelled.
     Their `uid` is the annotation's id. Norms: bbox and clip, the longer side of the box as labelled; area, the root of the
-    labelled area; torso; no head. `index(...).scoring` is COCO's AP over all images and labels of the split.
+    labelled area; torso; no head. `index(...).scoring` is COCO's AP over all images of the split and all labels of the
+    categories that list joints.
 
     Args:
         root: the folder that holds `annotations` and the folders of images (labels alone can be indexed).
@@ -136,39 +138,55 @@ class COCO:
         """Index of "train", "val" or "test".
 
         Raises:
-            BiposeError: a missing or damaged label file, an unknown or an empty split.
+            AbsentSplitError: no label file for it, or nothing to hold out.
+            BiposeError: a damaged label file, an unknown or an empty split.
         """
         if split not in ("train", "val", "test"):
             raise BiposeError(f"split {split!r} is none of train, val, test")
         part = split if self.test == "test2017" else {"train": "train", "val": "train", "test": "val"}[split]
         file = self.labels(part)
         chosen, name = self._share(file, part, split)
+        held = split == "val" and part == "train"
+        if held and len(chosen) and not chosen.any():
+            raise AbsentSplitError(f"{self._place(part)}: no image to hold out for the split val; raise val_fraction")
         skipped = {reason: list(places) for reason, places in file.skipped.items()}
         detected = self.box_rule == "det-box" and part != "train"
         found = self._detected(file, part, chosen, skipped) if detected else self._labelled(file, part, chosen, skipped)
         tracks, image, category, score = found
+        boxes = np.array([t.boxes[0] for t in tracks], np.float64).reshape(-1, 4)
         if not tracks:
             what = "detection on an image" if detected else "person with a labelled joint"
-            hint = "; raise val_fraction" if split == "val" and part == "train" else told(skipped)
-            raise BiposeError(f"{self._place(part)}: no {what} in the split {split}{hint}")
+            where = f"{self._place(part)}: no {what} in the split {split}"
+            if held and self._labelled(file, part, ~chosen, {})[0]:
+                raise AbsentSplitError(f"{where}; raise val_fraction")
+            raise BiposeError(f"{where}{told(skipped)}")
         rule = "det-box" if detected else "gt-box"
         scoring = CocoScoring(
-            truth=take(file.truth, chosen), uid=np.array([int(t.uid[0]) for t in tracks], np.int64), image=image,
-            category=category, box_score=score, sigmas=self.skeleton.sigmas, nms=self.nms, area=crop_areas(tracks),
+            truth=take(file.truth, chosen, file.categories), uid=np.array([int(t.uid[0]) for t in tracks], np.int64), image=image,
+            category=category, box_score=score, sigmas=self.skeleton.sigmas, nms=self.nms, area=crop_areas(boxes),
         )  # fmt: skip
-        return PoseIndex(f"{self.name}/{name}[{rule}]", self.skeleton, rule, split, tuple(tracks), skipped, scoring)
+        places = in_file(skipped, self._place(part).name)
+        if detected:
+            found_in = Path(str(self.detections)).name.replace("{split}", part)
+            places |= in_file({r: p for r, p in skipped.items() if r.startswith("detections")}, found_in)
+        return PoseIndex(f"{self.name}/{name}[{rule}]", self.skeleton, rule, split, tuple(tracks), places, scoring)
 
     def labels(self, part: str) -> CocoFile:
         """The label file of "train", "val" or "test" (COCO's parts, not the splits made of them); read once.
 
         Raises:
-            BiposeError: a missing or damaged file, or one with other joints.
+            AbsentSplitError: no such file.
+            BiposeError: a damaged file, or one with other joints.
         """
         if part not in self._read:
             path = self._place(part)
+            if not path.exists():
+                raise AbsentSplitError(f"{path}: no such label file; check the data set's folder")
             file = read_coco(path, len(self.skeleton), self.cache)
-            if file.joint_names and file.joint_names != self.skeleton.joints:
-                raise BiposeError(f"{path}: its joints are not COCO's 17; use the reader video_json with a skeleton")
+            if fault := differing(file.joint_names, self.skeleton.joints):
+                raise BiposeError(
+                    f"{path}: its joints are not COCO's 17 ({fault}); use the reader video_json with a skeleton"
+                )
             self._read[part] = file
         return self._read[part]
 
@@ -207,6 +225,8 @@ class COCO:
             kept &= ~fault
         rows = np.flatnonzero(kept)
         rows = rows[np.lexsort((truth.id[rows], at[rows]))]
+        thin = ((far - corner)[rows] < 1).any(axis=1)
+        _count(skipped, "boxes below one pixel, widened", truth.id[rows][thin])
         sides = np.maximum((far - corner)[rows], 1)
         boxes = np.concatenate([(corner + far)[rows] / 2 + 0.5 - sides / 2, sides], axis=1).astype(np.float32)
         visible = truth.visible[rows]
@@ -222,8 +242,10 @@ class COCO:
         return tracks, truth.image[rows], truth.category[rows], score
 
     def _detected(self, file: CocoFile, part: str, chosen: NDArray[np.bool_], skipped: Skipped) -> _Found:
-        found = self._detections(part, skipped)
+        found = self._detections(part, file.categories[0] if len(file.categories) == 1 else 1, skipped)
         images, known = file.truth.images, np.isin(found[0], file.truth.images)
+        unscored = ~np.isin(file.truth.category, file.categories) & np.isin(file.truth.image, images[chosen])
+        _count(skipped, "persons of a category without joints", file.truth.id[unscored])
         _count(skipped, "detections: image_id is not among the images", found[0][~known])
         # Sorted by image; the number of a box in its image does not depend on what is left out below.
         order = np.flatnonzero(known)[np.argsort(found[0][known], kind="stable")]
@@ -254,7 +276,7 @@ class COCO:
         tracks = self._tracks(file, part, at[rows], clips, joints, visible, moved, norms, uid, score[rows])
         return tracks, image[rows], category[rows], score[rows]
 
-    def _detections(self, part: str, skipped: Skipped) -> _Boxes:
+    def _detections(self, part: str, category: int, skipped: Skipped) -> _Boxes:
         path = self.root / str(self.detections).replace("{split}", part)
         raws = read_json(path, list[msgspec.Raw], "a list of detections")
         try:
@@ -269,8 +291,9 @@ class COCO:
                 )
             else:
                 good.append(box)
+        kinds = [category if b.category_id is None else b.category_id for b in good]
         return (
-            np.array([b.image_id for b in good], np.int64), np.array([b.category_id for b in good], np.int64),
+            np.array([b.image_id for b in good], np.int64), np.array(kinds, np.int64),
             np.array([b.bbox for b in good], np.float64).reshape(-1, 4), np.array([b.score for b in good], np.float64),
         )  # fmt: skip
 
@@ -294,17 +317,9 @@ class COCO:
         return tracks
 
 
-def crop_areas(tracks: Sequence[Track]) -> NDArray[np.float64]:
-    """(N,) area of each box widened to 3:4 and by 1.25 on each side: what Simple Baselines gives to OKS-NMS.
-
-    That is its crop at 192x256 and 288x384, whatever the crops of this run are, so that runs are thinned alike.
-    """
-    width, height = np.array([t.boxes[0, 2:] for t in tracks], np.float64).T
-    return np.asarray(np.maximum(width, height * 3 / 4) * np.maximum(height, width * 4 / 3) * 1.25**2)
-
-
 def _clusters(file: CocoFile) -> list[str]:
-    return [c or str(i) for c, i in zip(file.cluster, file.truth.images.tolist(), strict=True)]
+    ids = file.truth.images.tolist()
+    return [c or name or f"image {i}" for c, name, i in zip(file.cluster, file.names, ids, strict=True)]
 
 
 def _positions(images: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,8 +15,10 @@ are decoded record by record straight into arrays. What a broken record gets is 
 from __future__ import annotations
 
 import math
+import reprlib
 from array import array
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +28,8 @@ import numpy as np
 from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
-from bipose_lit.datasets.index_cache import Arrays, cached
+from bipose_lit.datasets import json_labels
+from bipose_lit.datasets.index_cache import Arrays, cached, source_digest
 from bipose_lit.datasets.json_labels import FAULTS, Skipped, decode_each, inside, read_json, why
 from bipose_lit.metrics.instances import Truth
 from bipose_lit.types import ABSENT, BiposeError
@@ -36,8 +39,10 @@ LIMIT = 1e6
 MAX_ID = 2**62 - 1
 AREA_OF_BOX = 0.53
 """Usual ratio of a person's segment to the box (as xtcocotools has it), for labels without `area`."""
-VERSION = 1
-"""Of the cached arrays."""
+NO_AREA = f"annotations: no area, {AREA_OF_BOX} of the box used"
+"""Reason in `CocoFile.skipped`."""
+VERSION = source_digest(__file__, json_labels.__file__)
+"""Of the cached arrays: other code may read a file otherwise."""
 
 Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 _Side = Annotated[int, Meta(ge=1, le=int(LIMIT))]
@@ -67,7 +72,7 @@ class _Image(Struct):
 class _Person(Struct):
     id: Id
     image_id: Id
-    category_id: Id = 1
+    category_id: Id | None = None
     keypoints: list[float] | None = None
     num_keypoints: Id | None = None
     bbox: list[float] | None = None
@@ -98,6 +103,7 @@ class CocoFile:
         sizes: (I, 2) width and height; 0 where there is none.
         joint_names: of the first category that lists some, else empty.
         categories: ids of the categories that list joints, (1,) where none does.
+        listed: ids of all categories.
         skipped: what was left out or mended: {"reason": ["annotations[7] (id 12)", ...]}.
         video: (I,) `video_id` or `vid_id` as text.
         frame: (I,) `frame_id` or `frame_index`.
@@ -114,6 +120,7 @@ class CocoFile:
     sizes: NDArray[np.int64]
     joint_names: tuple[str, ...]
     categories: tuple[int, ...]
+    listed: tuple[int, ...]
     skipped: Skipped
     video: tuple[str, ...]
     frame: NDArray[np.int64]
@@ -130,6 +137,7 @@ def read_coco(path: str | Path, joints: int, cache: bool = True) -> CocoFile:
 
     A person without `bbox` gets the tight box around the labelled joints, without `area` 0.53 of the box, without
     `num_keypoints` the count of the labelled joints; an empty list is as good as none. Each is told in `skipped`, but the last.
+    Without `category_id` a person is of the one category that the file lists, or of category 1.
 
     Args:
         path: the json.
@@ -146,15 +154,30 @@ def read_coco(path: str | Path, joints: int, cache: bool = True) -> CocoFile:
     return cached(path, f"coco-{joints}", VERSION, lambda: _read(path, joints), _pack, _unpack)
 
 
-def take(truth: Truth, images: NDArray[np.bool_]) -> Truth:
-    """The persons of some images only; `images` (I,) True for those that stay."""
-    kept = truth.images[images]
+def take(truth: Truth, images: NDArray[np.bool_] | None = None, categories: Sequence[int] | None = None) -> Truth:
+    """The persons of some images and categories only; `images` (I,) True for those that stay; None for all."""
+    kept = truth.images if images is None else truth.images[images]
     rows = np.isin(truth.image, kept)
+    if categories is not None:
+        rows &= np.isin(truth.category, np.array(categories, np.int64))
     persons = {
         name: getattr(truth, name)[rows]
         for name in ("id", "image", "category", "joints", "visible", "boxes", "area", "crowd", "ignore")
     }
     return Truth(images=kept, **persons)
+
+
+def differing(names: Sequence[str], joints: Sequence[str]) -> str:
+    """Where the joints that labels name differ from a skeleton's, for a message; "" where they do not, or labels name none.
+
+    Capitals, and blanks and hyphens in the place of "_", do not matter.
+    """
+    plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in names]
+    if not plain or plain == list(joints):
+        return ""
+    at = next((i for i, (a, b) in enumerate(zip(plain, joints, strict=False)) if a != b), min(len(plain), len(joints)))
+    there, here = (reprlib.repr(j[at]) if at < len(j) else "missing" for j in (names, joints))
+    return f"joint {at} is {there} in the labels and {here} in the skeleton"
 
 
 def _read(path: Path, joints: int) -> CocoFile:
@@ -168,17 +191,21 @@ def _read(path: Path, joints: int) -> CocoFile:
                 skipped["videos: file_name is no path below the folder"].append(f"videos[{position}]")
             else:
                 videos[str(video.id)] = (video.file_name, video.fps or 0.0)
-        listed = [c for _, c in decode_each(content.categories, _Category, "categories", skipped) if c.keypoints]
-        persons = _persons(content.annotations, joints, images["id"], skipped)
+        categories = [c for _, c in decode_each(content.categories, _Category, "categories", skipped)]
+        listed = tuple(dict.fromkeys(c.id for c in categories))
+        usual = listed[0] if len(listed) == 1 else 1
+        persons = _persons(content.annotations, joints, images["id"], usual, skipped)
     except BiposeError as error:
         raise BiposeError(f"{path}: {error}") from error
     truth, further = persons
+    jointed = [c for c in categories if c.keypoints]
     return CocoFile(
         truth=truth,
         names=images["names"],
         sizes=images["sizes"],
-        joint_names=tuple(listed[0].keypoints or ()) if listed else (),
-        categories=tuple(c.id for c in listed) or (1,),
+        joint_names=tuple(jointed[0].keypoints or ()) if jointed else (),
+        categories=tuple(dict.fromkeys(c.id for c in jointed)) or (1,),
+        listed=listed,
         skipped=dict(skipped),
         video=images["video"],
         frame=images["frame"],
@@ -225,7 +252,7 @@ class _Columns:
     places: array[float] = field(default_factory=lambda: array("d"))  # bbox, bbox_head, area, crowd
 
 
-def _columns(raws: list[Raw], K: int, skipped: Skipped) -> _Columns:
+def _columns(raws: list[Raw], K: int, category: int, skipped: Skipped) -> _Columns:
     found, unlabelled, unknown = _Columns(), [0.0] * (3 * K), [math.nan] * 4
     numbers, triples, places = found.numbers.fromlist, found.triples.fromlist, found.places.fromlist
     decode = msgspec.json.Decoder(_Person).decode
@@ -246,14 +273,15 @@ def _columns(raws: list[Raw], K: int, skipped: Skipped) -> _Columns:
         area = math.nan if person.area is None else person.area
         places([*(person.bbox or unknown), *(person.bbox_head or unknown), area, float(person.iscrowd or 0)])
         count, track = _first(person.num_keypoints), _first(person.track_id)
-        numbers([person.id, person.image_id, person.category_id, count, track, position])
+        of = category if person.category_id is None else person.category_id
+        numbers([person.id, person.image_id, of, count, track, position])
     return found
 
 
 def _persons(
-    raws: list[Raw], K: int, images: NDArray[np.int64], skipped: Skipped
+    raws: list[Raw], K: int, images: NDArray[np.int64], category: int, skipped: Skipped
 ) -> tuple[Truth, dict[str, NDArray[Any]]]:
-    columns = _columns(raws, K, skipped)
+    columns = _columns(raws, K, category, skipped)
     numbers = np.frombuffer(columns.numbers, np.int64).reshape(-1, 6)
     xyv = np.frombuffer(columns.triples).reshape(-1, K, 3)
     places = np.frombuffer(columns.places).reshape(-1, 10)
@@ -295,7 +323,7 @@ def _persons(
     usable = np.isin(np.arange(len(numbers)), good)
     tell("no bbox, the labelled joints' box used", around & usable)
     guessed = np.isnan(area) & usable
-    tell(f"no area, {AREA_OF_BOX} of the box used", guessed)
+    tell(NO_AREA.removeprefix("annotations: "), guessed)
     area[guessed] = AREA_OF_BOX * boxes[guessed, 2] * boxes[guessed, 3]
     numbers = numbers[good]
     count, crowd = numbers[:, 3].copy(), places[good, 9] != 0
@@ -327,13 +355,14 @@ def _first(*values: int | None) -> int:
 
 _PERSONS = ("id", "image", "category", "joints", "visible", "boxes", "area", "crowd", "ignore")
 _FURTHER = ("sizes", "frame", "fps", "num_keypoints", "track", "head")
-_TEXTS = ("names", "joint_names", "categories", "skipped", "video", "cluster", "videos")
+_TEXTS = ("names", "joint_names", "categories", "listed", "skipped", "video", "cluster", "videos")
 
 
 class _Texts(Struct):
     names: tuple[str, ...]
     joint_names: tuple[str, ...]
     categories: tuple[int, ...]
+    listed: tuple[int, ...]
     skipped: dict[str, list[str]]
     video: tuple[str, ...]
     cluster: tuple[str, ...]

@@ -109,6 +109,10 @@ class Scoring(Protocol):
         """
         ...
 
+    def fingerprint(self) -> str:
+        """A string that changes when a number of `score` may change for the same predictions: labels, boxes, options."""
+        ...
+
 
 @dataclass(frozen=True)
 class PoseIndex:

@@ -43,6 +43,17 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "bipose"
 
 
+def source_digest(*files: str | Path) -> str:
+    """A hash of source files, so that what code made is kept no longer than the code; one that cannot be read counts as empty."""
+    digest = hashlib.blake2b(digest_size=10)
+    for file in files:
+        data = b""
+        with contextlib.suppress(OSError):
+            data = Path(file).read_bytes()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
 def cache_path(path: Path, kind: str) -> Path:
     """The cache of a label file. RuntimeError as `cache_folder`."""
     absolute = os.path.abspath(path)
@@ -54,7 +65,7 @@ def cache_path(path: Path, kind: str) -> Path:
 def cached(
     path: Path,
     kind: str,
-    version: int,
+    version: int | str,
     build: Callable[[], T],
     pack: Callable[[T], Arrays],
     unpack: Callable[[Arrays], T],
@@ -64,7 +75,7 @@ def cached(
     Args:
         path: the label file.
         kind: what is kept of it, with the arguments that it depends on, e.g. "coco-17"; kinds lie side by side.
-        version: of the content; another one replaces the cache.
+        version: of the content and of the code that makes it (`source_digest`); another one replaces the cache.
         build: reads the label file.
         pack: to arrays without objects; the name "key" is taken.
         unpack: the inverse; an exception from it means that the cache is not good.

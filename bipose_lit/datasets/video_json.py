@@ -16,13 +16,15 @@ Example, two frames of one person in a folder of images:
 
 images: `id` is a whole number; `video_id` (a number or a name) and `frame_id` (a whole number) say when; an image without
 `video_id` is a still. Optional: `fps`, and `cluster`, the independent source (a recording, a subject) that splits and confidence
-intervals go by; without it that is the video, or the still itself. For labels on video files leave `file_name` out and add
+intervals go by; without it that is the still's file, the video's file, or what the names of the video's frames have in common
+before their numbers (frames/walk), where no other video has it; else the `video_id`, which must then not begin anew in another
+split's file. For labels on video files leave `file_name` out and add
 {"videos": [{"id": "walk", "file_name": "videos/walk.mp4"}]}: `frame_id` is then the position in that video, from 0.
 
 annotations: `id` is a whole number, once in all splits. `keypoints` holds x, y, v of every joint of the skeleton, in its order:
 pixels from 0, a pixel's centre at its number; v is 0 not labelled, 1 hidden, 2 seen. `bbox` is x, y, w, h between edges of
 pixels: 0, 0, 640, 480 is a whole image of that size; without it the box around the labelled joints is used. Persons with
-`iscrowd` 1 are left out. `area`, `num_keypoints` and `category_id` are optional.
+`iscrowd` 1 are left out. `area` (without it 0.53 of the box), `num_keypoints` and `category_id` are optional.
 
 A track is what one (video_id, track_id) has in consecutive frames; a gap ends it, and another begins.
 """
@@ -36,13 +38,14 @@ from pathlib import Path
 import numpy as np
 
 from bipose_lit.datasets import boxes as rules
-from bipose_lit.datasets.coco_json import CocoFile, read_coco
+from bipose_lit.datasets.coco_json import NO_AREA, CocoFile, differing, read_coco
 from bipose_lit.datasets.frames import FolderFrames, Image, VideoFrames, VideoInfo, probe_video
 from bipose_lit.datasets.index import Entry, FrameSource, PoseIndex, Track
-from bipose_lit.datasets.json_labels import Skipped, told
+from bipose_lit.datasets.json_labels import Skipped, in_file, told
 from bipose_lit.datasets.labels import hold_out
+from bipose_lit.datasets.video_rows import Row, clip_name, sources, state_of, tell_steps
 from bipose_lit.skeletons import find_skeleton
-from bipose_lit.types import ABSENT, NORMS, BiposeError
+from bipose_lit.types import ABSENT, NORMS, AbsentSplitError, BiposeError
 
 BOX_RULES = ("gt-box", "clip-box", "frame-box")
 MAX_VIDEO_BYTES = 2 * 2**30
@@ -78,27 +81,13 @@ class VideoPiece:
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A labelled person in a frame; `name` is "" in a video file."""
+class _Read:
+    """A label file as far as both splits that are made of it need it; `state` is that of the file."""
 
-    person: int
-    image: int
-    video: str
-    track: int
-    frame: int
-    size: tuple[int, int]
-    name: str
-    fps: float
-
-    @property
-    def moving(self) -> bool:
-        """Part of a track; else a still."""
-        return bool(self.video) and self.track >= 0 and self.frame >= 0
-
-    def follows(self, last: _Row, step: int) -> bool:
-        """Whether it continues the track that `last` is in."""
-        mine, before = ((r.video, r.track, r.size, bool(r.name)) for r in (self, last))
-        return self.moving and mine == before and self.frame - last.frame == step
+    state: tuple[Path, int, int]
+    file: CocoFile
+    pieces: tuple[list[Row], ...]
+    skipped: Skipped
 
 
 class VideoJSON:
@@ -162,52 +151,68 @@ class VideoJSON:
         self.box_rule, self.annotations, self.images = box_rule, annotations, images.strip("/")
         self.box_jitter, self.seed, self.val_fraction, self.step, self.fps = box_jitter, seed, val_fraction, step, fps
         self.strict, self.cache, self.name = strict, cache, name
+        self._shared: _Read | None = None
+        self._probes: dict[tuple[Path, int, int], VideoInfo] = {}
 
     def index(self, split: str) -> PoseIndex:
         """Index of "train", "val" or "test".
 
         Raises:
-            BiposeError: a missing or damaged label file, one for another skeleton, an unknown or an empty split; with
-                `strict` a missing or damaged video.
+            AbsentSplitError: no label file for it, or nothing to hold out.
+            BiposeError: a damaged label file, one for another skeleton, an unknown or an empty split; with `strict` a
+                missing or damaged video.
         """
         if split not in ("train", "val", "test"):
             raise BiposeError(f"split {split!r} is none of train, val, test")
         shared = split != "test" and not self._place("val").exists()
         path = self._place("train" if shared else split)
-        file = read_coco(path, len(self.skeleton), self.cache)
-        self._compare_joints(path, file.joint_names)
-        skipped = {reason: list(places) for reason, places in file.skipped.items()}
-        tracks = [t for rows in self._pieces(file, skipped) if (t := self._track(file, rows, skipped))]
-        if not tracks:
+        if not path.exists():
+            raise AbsentSplitError(f"{path}: no such label file; check the data set's folder")
+        read = self._read(path, shared)
+        pieces, skipped = read.pieces, {reason: list(places) for reason, places in read.skipped.items()}
+        if not pieces:
             raise BiposeError(f"{path}: no person with a labelled joint in an image that can be used{told(skipped)}")
         if shared:
-            held = hold_out((t.cluster for t in tracks), self.val_fraction)
-            tracks = [t for t in tracks if (t.cluster in held) == (split == "val")]
-        if not tracks:
-            raise BiposeError(
+            held = hold_out((rows[0].cluster for rows in pieces), self.val_fraction)
+            pieces = tuple(rows for rows in pieces if (rows[0].cluster in held) == (split == "val"))
+        if not pieces:
+            raise AbsentSplitError(
                 f"{path}: one source and nothing to hold out; write {self._place('val').name}, or raise val_fraction"
             )
+        tracks = [self._track(read.file, rows, skipped) for rows in pieces]
         name = f"{self.name}/{split}[{self.box_rule}]"
-        return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(_unique(tracks)), skipped)
+        places = in_file(skipped, path.name)
+        return PoseIndex(name, self.skeleton, self.box_rule, split, tuple(_unique(tracks)), places)
 
     def _place(self, split: str) -> Path:
         return self.root / self.annotations.replace("{split}", split)
 
-    def _compare_joints(self, path: Path, names: tuple[str, ...]) -> None:
-        if not names or names == self.skeleton.joints:
-            return
-        own = self.skeleton.joints
-        at = next((i for i, (a, b) in enumerate(zip(names, own, strict=False)) if a != b), min(len(names), len(own)))
-        there, here = (f"{j[at]!r}" if at < len(j) else "missing" for j in (names, own))
-        raise BiposeError(
-            f"{path}: keypoint {at} is {there} in categories and {here} in the skeleton {self.skeleton.name}; "
-            "give the skeleton of these labels, with the joints in their order"
-        )
+    def _read(self, path: Path, shared: bool) -> _Read:
+        """A label file's persons with a labelled joint; kept where another split is made of the same file."""
+        state = state_of(path)
+        if self._shared is not None and self._shared.state == state:
+            return self._shared
+        file = read_coco(path, len(self.skeleton), self.cache)
+        if fault := differing(file.joint_names, self.skeleton.joints):
+            raise BiposeError(
+                f"{path}: {fault} {self.skeleton.name}; give the skeleton of these labels, with the joints in their order"
+            )
+        skipped = {reason: list(places) for reason, places in file.skipped.items() if reason != NO_AREA}
+        pieces = []
+        for rows in self._pieces(file, skipped):
+            if (file.truth.visible[[r.person for r in rows]] != ABSENT).any():
+                pieces.append(rows)
+            else:
+                skipped.setdefault("no labelled joint", []).append(clip_name(file, rows))
+        read = _Read(state, file, tuple(pieces), skipped)
+        self._shared = read if shared else None
+        return read
 
-    def _pieces(self, file: CocoFile, skipped: Skipped) -> Iterator[list[_Row]]:
+    def _pieces(self, file: CocoFile, skipped: Skipped) -> Iterator[list[Row]]:
         """Persons in consecutive frames, by video, track and time; stills come last."""
         rows = sorted(self._rows(file, skipped), key=lambda r: (not r.video, r.video, r.track, r.frame, r.person))
-        piece: list[_Row] = []
+        tell_steps(rows, self.step, skipped)
+        piece: list[Row] = []
         for row in rows:
             if piece and row.moving and (row.video, row.track, row.frame) == (
                 piece[-1].video, piece[-1].track, piece[-1].frame,
@@ -221,19 +226,21 @@ class VideoJSON:
         if piece:
             yield piece
 
-    def _rows(self, file: CocoFile, skipped: Skipped) -> Iterator[_Row]:
-        truth = file.truth
+    def _rows(self, file: CocoFile, skipped: Skipped) -> Iterator[Row]:
+        truth, clusters = file.truth, sources(file)
         at = {image: i for i, image in enumerate(truth.images.tolist())}
         videos = self._videos(file, skipped)
         sizes, frames, tracks = file.sizes.tolist(), file.frame.tolist(), file.track.tolist()
-        usable = ~truth.crowd & np.isin(truth.category, file.categories)
+        crowd, jointed = truth.crowd.tolist(), np.isin(truth.category, file.categories).tolist()
         for person, image_id in enumerate(truth.image.tolist()):
             image = at[image_id]
             video, frame, name, size = file.video[image], frames[image], file.names[image], tuple(sizes[image])
             fps = float(file.fps[image]) or file.videos.get(video, ("", 0.0))[1]
             fault = ""
-            if not usable[person]:
-                fault = "crowds, and categories without joints"
+            if crowd[person]:
+                fault = "a crowd"
+            elif not jointed[person]:
+                fault = "a category_id without joints"
             elif not name and video not in file.videos:
                 fault = "an image without file_name, and no video of its video_id"
             elif not name:
@@ -250,7 +257,7 @@ class VideoJSON:
             if fault:
                 _tell(skipped, f"annotations: {fault}", file, person)
                 continue
-            row = _Row(person, image, video, tracks[person], frame, (size[0], size[1]), name, fps)
+            row = Row(person, image, video, tracks[person], frame, (size[0], size[1]), name, fps, clusters[image])
             if video and not row.moving:
                 _tell(skipped, "annotations: no track_id or no frame_id, taken as a still", file, person)
             yield row
@@ -262,7 +269,9 @@ class VideoJSON:
         for key in (k for k in file.videos if k in wanted):
             path = self.root / file.videos[key][0]
             try:
-                info = probe_video(path)
+                key_now = state_of(path)
+                info = self._probes.get(key_now) or probe_video(path)
+                self._probes[key_now] = info
                 if info.frames * info.size[0] * info.size[1] * 3 > MAX_VIDEO_BYTES:
                     raise BiposeError(
                         f"{path}: {info.frames} frames of {info.size[0]}x{info.size[1]} are more than a process can keep "
@@ -276,18 +285,13 @@ class VideoJSON:
             found[key] = info
         return found
 
-    def _track(self, file: CocoFile, rows: list[_Row], skipped: Skipped) -> Track | None:
+    def _track(self, file: CocoFile, rows: list[Row], skipped: Skipped) -> Track:
         truth, persons = file.truth, [r.person for r in rows]
         first = rows[0]
         visible = truth.visible[persons]
         joints = np.where(visible[..., None] != ABSENT, truth.joints[persons], 0).astype(np.float32)
-        clip = f"{truth.images[first.image]}/{truth.id[first.person]}"
-        if first.moving:
-            clip = f"{first.video}/{first.track}-{first.frame:05d}"
+        clip = clip_name(file, rows)
         whole = rules.clip_box(joints, visible)
-        if not np.isfinite(whole).all():
-            skipped.setdefault("no labelled joint", []).append(clip)
-            return None
         tight = rules.frame_boxes(joints, visible)
         own = truth.boxes[persons].astype(np.float32)
         empty = rules.without_area(own) | (own[:, 2:] < 1).any(axis=1)
@@ -304,7 +308,7 @@ class VideoJSON:
         norms[:, NORMS.index("area")] = np.sqrt(np.where(area > 1e-6, area, np.nan))
         return Track(
             clip=clip,
-            cluster=file.cluster[first.image] or first.video or f"image {truth.images[first.image]}",
+            cluster=first.cluster,
             frames=self._source(file, rows),
             joints=joints,
             visible=visible,
@@ -315,7 +319,7 @@ class VideoJSON:
             fps=(first.fps or self.fps) / self.step,
         )
 
-    def _source(self, file: CocoFile, rows: list[_Row]) -> FrameSource:
+    def _source(self, file: CocoFile, rows: list[Row]) -> FrameSource:
         if rows[0].name:
             folder = f"{self.images}/" if self.images else ""
             return FolderFrames(self.root, tuple(f"{folder}{r.name}" for r in rows))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bipose_lit.metrics.coco import average_precision
-from bipose_lit.metrics.instances import Detected, Truth
+from bipose_lit.metrics.instances import Detected, Truth, digest
 from bipose_lit.metrics.oks import oks_nms
 from bipose_lit.store import Predictions
 from bipose_lit.types import BiposeError
 
 JOINT_SCORE = 0.2
 """Joints above this confidence make a person's score."""
+
+_log = logging.getLogger(__name__)
 
 
 def person_scores(
@@ -48,8 +51,8 @@ class CocoScoring:
         box_score: (N,) detector scores, 1 for ground-truth boxes.
         sigmas: (K,) fall-off per joint.
         nms: OKS above which a person is removed as a double of one with a higher score; None keeps all.
-        area: (N,) area of the crops in square pixels, for the suppression as the reference code has it; None for that of the
-            box around the predicted joints (see `oks_nms`).
+        area: (N,) `crop_areas` in square pixels, for the suppression as the reference code has it; None for the area of the box
+            around the predicted joints (see `oks_nms`).
 
     Raises:
         BiposeError: a uid that is there twice.
@@ -72,6 +75,13 @@ class CocoScoring:
         self.uid, self.image, self.category = uid[order], image[order], category[order]
         self.box_score = np.asarray(box_score, np.float64)[order]
         self.area = None if area is None else np.asarray(area, np.float64)[order]
+        self._told = False
+
+    def fingerprint(self) -> str:
+        """Of labels, boxes and options; the order of the boxes does not matter."""
+        areas = np.zeros(0) if self.area is None else self.area
+        options = repr((self.sigmas, self.nms, self.area is None))
+        return digest(self.truth.fingerprint(), self.uid, self.image, self.category, self.box_score, areas, options)
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """COCO's ten numbers (`metrics.coco.NAMES`), the same whatever the order of the rows.
@@ -108,6 +118,12 @@ class CocoScoring:
         found = Detected(
             self.image[rows], self.category[rows], joints, confidence, person_scores(self.box_score[rows], confidence)
         )
+        if len(found) > 1 and not np.ptp(found.score) and not self._told:
+            self._told = True
+            _log.warning(
+                "%s: all %d persons have the score %g: AP ranks them by their id; a codec with confidences or detector boxes "
+                "would rank them", predictions.data, len(found), found.score[0],
+            )  # fmt: skip
         if self.nms is not None:
             kept = suppress(found, self.sigmas, self.nms, None if self.area is None else self.area[rows])
             found = take(found, kept)
@@ -119,6 +135,15 @@ def _once(uid: NDArray[np.int64], what: str) -> None:
     twice = np.flatnonzero(uid[1:] == uid[:-1])
     if len(twice):
         raise BiposeError(f"{what}: uid {int(uid[twice[0]])} is there twice; keep one row")
+
+
+def crop_areas(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(N,) area of boxes (N, 4) x, y, w, h widened to 3:4 and by 1.25 on each side: what Simple Baselines gives to OKS-NMS.
+
+    That is its crop at 192x256 and 288x384, whatever the crops of a run are, so that runs are thinned alike.
+    """
+    width, height = np.maximum(np.asarray(boxes, np.float64)[:, 2:], 0).T
+    return np.asarray(np.maximum(width, height * 3 / 4) * np.maximum(height, width * 4 / 3) * 1.25**2)
 
 
 def suppress(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,10 @@ class Truth:
     def __len__(self) -> int:
         return len(self.id)
 
+    def fingerprint(self) -> str:
+        """Changes with every number."""
+        return digest(*(getattr(self, f.name) for f in fields(self)))
+
 
 @dataclass(frozen=True)
 class Detected:
@@ -60,3 +66,15 @@ class Detected:
 
     def __len__(self) -> int:
         return len(self.image)
+
+
+def digest(*parts: NDArray[Any] | str) -> str:
+    """A hash of arrays, with their types and shapes, and of texts, in their order."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, str):
+            found.update(f"{len(part)}:{part}".encode())
+        else:
+            found.update(repr((part.dtype.str, part.shape)).encode())
+            found.update(np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()

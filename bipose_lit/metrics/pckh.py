@@ -173,6 +173,10 @@ class MpiiScoring:
 
     estimated_head: bool = False
 
+    def fingerprint(self) -> str:
+        """Of the names; labels and head sizes are in the index."""
+        return f"pckh, estimated_head {self.estimated_head}"
+
     def score(self, predictions: Predictions) -> dict[str, float]:
         """Numbers by name, fractions; NaN where no scored person has a head size. Frames without a label do not count."""
         head = pck.normaliser(predictions.norms, "head")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bipose_lit.metrics.instances import digest
 from bipose_lit.metrics.posetrack import SCORED, Frame, joint_ap
 from bipose_lit.skeletons import POSETRACK18
 from bipose_lit.store import Predictions
@@ -39,6 +41,13 @@ class PoseTrackScoring:
         self.frames = tuple(frames)
         self.uid, self.frame, self.rank = uid[order], frame[order], order
         self.box_score = np.asarray(box_score, np.float64)[order]
+
+    def fingerprint(self) -> str:
+        """Of labels, ignore regions and boxes, in their order, which breaks ties of the score."""
+        labels: list[NDArray[Any] | str] = []
+        for frame in self.frames:
+            labels += [frame.joints, frame.labelled, frame.head, str(len(frame.regions)), *frame.regions]
+        return digest(self.uid, self.frame, self.rank, self.box_score, str(len(self.frames)), *labels)
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """{"ap": mean of the 15 joints, "ap/head": ..., "ap/nose": ...}, fractions of 1; the order of rows does not matter.

@@ -375,7 +375,7 @@ def test_a_file_for_two_splits_is_read_once(tmp_path, monkeypatch):
     write(tmp_path, images[:3], persons[:3], "train", videos=videos)
     with pytest.raises(AbsentSplitError):
         reader.index("val")  # the file has changed meanwhile
-    assert counts["read_coco"] == 4
+    assert counts == {"read_coco": 4, "probe_video": 6}  # each reader probes a video once
 
 
 def test_a_cluster_without_a_labelled_joint_is_not_held_out(tmp_path):

@@ -121,7 +121,7 @@ def test_annotations_of_categories_that_are_not_listed_do_not_count(tmp_path):
         told = "labels: 2 annotations of categories that are not listed, 7 and 8, left out, as pycocotools does"
         assert told in outcome.notes
     only = write(tmp_path, {**labels, "annotations": strange}, results)
-    with pytest.raises(BiposeError, match="no labelled person that counts, .*of categories that are not listed"):
+    with pytest.raises(BiposeError, match=r"no labelled person that counts, .*of categories that are not listed"):
         evaluate(*only)
     evaluate(*write(tmp_path, {**labels, "categories": []}, results))  # none is listed, so all count
 

@@ -4,10 +4,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from coco_persons import SIGMAS, make_truth, reference
-from test_oks import nms_loop
+from coco_persons import SIGMAS, make_truth, nms_loop, reference
 
-from bipose_lit.metrics.coco_scoring import CocoScoring, person_scores
+from bipose_lit.metrics.coco_scoring import CocoScoring, crop_areas, person_scores, suppress
 from bipose_lit.metrics.instances import Detected
 from bipose_lit.metrics.oks import extent
 from bipose_lit.skeletons import COCO
@@ -95,6 +94,40 @@ def test_order_does_not_matter_and_a_part_is_scored_as_it_is():
 def test_scores_of_persons():
     confidence = np.array([[0.19, 0.4, 0.8], [0.1, 0.2, 0.0], [0.3, 0.1, -1]])
     np.testing.assert_allclose(person_scores(np.array([0.5, 1, 1]), confidence), [0.5 * (0.4 + 0.8) / 2, 0, 0.3])
+
+
+def test_crop_areas_are_those_of_the_reference_code():
+    # 30x80 becomes 60x80, 100x40 becomes 100x133.3; each side 1.25 times.
+    expected = [60 * 80 * 1.5625, 100 * (400 / 3) * 1.5625, 0]
+    np.testing.assert_allclose(crop_areas(np.array([[0, 0, 30, 80], [5, 5, 100, 40], [0, 0, -5, 0]])), expected)
+    assert crop_areas(np.zeros((0, 4))).shape == (0,)
+
+
+def test_persons_of_two_categories_do_not_remove_each_other():
+    joints = np.repeat(np.random.default_rng(0).uniform(0, 50, (1, 17, 2)), 4, axis=0)
+    found = Detected(
+        np.array([3, 3, 3, 4]), np.array([1, 2, 1, 1]), joints, np.ones((4, 17)), np.array([0.9, 0.8, 0.7, 0.6])
+    )
+    assert suppress(found, SIGMAS, 0.5).tolist() == [0, 1, 3]
+
+
+def test_equal_scores_are_told_once(caplog):
+    truth, known, found = setting()
+    known["box_score"][:] = 1
+    scoring = CocoScoring(truth, **known, sigmas=SIGMAS)
+    scoring.score(found)
+    assert not caplog.records
+    tied = replace(found, score=np.ones_like(found.score))
+    scoring.score(tied)
+    scoring.score(tied)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "made/val[det-box]: all 40 persons have the score 1: AP ranks them by their id; "
+        "a codec with confidences or detector boxes would rank them"
+    )
+    caplog.clear()
+    CocoScoring(truth, **known, sigmas=SIGMAS).score(rows_of(tied, np.arange(1)))
+    assert not caplog.records
 
 
 def test_what_the_user_gets_told():

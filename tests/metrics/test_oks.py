@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from coco_persons import SIGMAS, judge, make_detected, make_truth
+from coco_persons import SIGMAS, judge, make_detected, make_truth, nms_loop
 
 from bipose_lit.metrics.oks import extent, oks, oks_nms
 
@@ -23,22 +23,6 @@ def oks_loop(detected, joints, visible, box, area, sigmas):
             dy = max(0, top - y) + max(0, y - bottom)
         e.append((dx**2 + dy**2) / (2 * sigmas[k]) ** 2 / (area + np.spacing(1)) / 2)
     return np.sum(np.exp(-np.array(e))) / len(e)
-
-
-def nms_loop(joints, score, image, sigmas, threshold, area):
-    kept = []
-    for one in np.unique(image):
-        rows = sorted(np.flatnonzero(image == one), key=lambda i: (-score[i], i))
-        while rows:
-            best = rows.pop(0)
-            kept.append(best)
-            rows = [i for i in rows if _alike(joints[best], joints[i], (area[best] + area[i]) / 2, sigmas) <= threshold]
-    return sorted(kept)
-
-
-def _alike(a, b, area, sigmas):
-    d2 = (a[:, 0] - b[:, 0]) ** 2 + (a[:, 1] - b[:, 1]) ** 2
-    return np.exp(-d2 / (2 * sigmas) ** 2 / (area + np.spacing(1)) / 2).sum() / len(sigmas)
 
 
 @pytest.mark.parametrize("K", [1, 2, 8, 17, 23])
