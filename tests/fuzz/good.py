@@ -13,10 +13,12 @@ import numpy as np
 import scipy.io
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import mpii_sets
 from tiny import write_jhmdb, write_penn
 
 from bipose_lit import skeletons
 from bipose_lit.datasets.jhmdb import JHMDB
+from bipose_lit.datasets.mpii_release import KEYFRAMES
 from bipose_lit.store import Predictions
 
 
@@ -150,6 +152,30 @@ def make_newell(root: Path) -> None:
         (root / "annot" / f"{name}_images.txt").write_text("\n".join(names) + "\n")
     with h5py.File(root / "preds.h5", "w") as file:
         file["preds"] = part
+
+
+def make_mpii_release(root: Path) -> None:
+    """The owners' one file: twelve pictures of six videos."""
+    people = mpii_sets.persons(12, missing=0.0)
+    images = [f"{i:09d}.jpg" for i in range(12)]
+    for i, name in enumerate(images):
+        _picture(root / "images" / name, seed=i)
+    release = root / "annot" / "mpii_human_pose_v1_u12_1.mat"
+    mpii_sets.write_release(release, people, images, [float(1 + i // 2) for i in range(12)])
+
+
+def make_mpii_sequences(root: Path) -> None:
+    """Four pictures with four frames on either side."""
+    stems = [f"{i:09d}" for i in range(4)]
+    for number, name in enumerate(("train", "valid")):
+        people = mpii_sets.persons(4, number, missing=0.0)
+        mpii_sets.write_json(root / "annot" / f"{name}.json", people, [f"{stem}.jpg" for stem in stems])
+    for i, stem in enumerate(stems):
+        mpii_sets.picture(root / "images" / f"{stem}.jpg")
+        for frame in range(1, 10):
+            batch = root / f"mpii_human_pose_v1_sequences_batch{1 + i // 2}"
+            mpii_sets.picture(batch / stem / f"{frame:08d}.jpg", 20 * frame)
+    mpii_sets.write_keyframes(root / KEYFRAMES, [f"{stem}/00000005.jpg" for stem in stems])
 
 
 def make_penn(root: Path) -> None:

@@ -133,7 +133,7 @@ def fuzz(
             target.make(root)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                if target.read(root):
+                if target.read(root) and not target.told:
                     raise SystemExit(f"{target.name}: the good set is not read without a skip: {target.read(root)}")
         for number in range(first + offset, first + cases, step):
             target = targets[number % len(targets)]

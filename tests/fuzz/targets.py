@@ -33,12 +33,14 @@ class Target:
         make: writes the good set into a folder.
         read: reads it; returns what was skipped or left out.
         breaks: patterns of the files to break.
+        told: the good set is not read without a remark.
     """
 
     name: str
     make: Callable[[Path], None]
     read: Callable[[Path], dict[str, Any]]
     breaks: tuple[str, ...] = ("**/*",)
+    told: bool = False
 
     def breakable(self, root: Path) -> list[Path]:
         """The files to break, sorted."""
@@ -166,6 +168,19 @@ TARGETS = (
     Target("skeleton", good.make_skeleton, read_skeleton, ("skeleton.yaml",)),
     Target("mpii", good.make_mpii, reading(f"{D}.mpii.MPII"), ("annot/*.json", "annot/*.mat", "images/*.jpg")),
     Target("mpii newell", good.make_newell, reading(f"{D}.mpii.MPII"), ("annot/*", "images/*.jpg")),
+    Target(
+        "mpii release",
+        good.make_mpii_release,
+        reading(f"{D}.mpii.MPII", ("train", "val"), annotations="mat"),
+        ("annot/*.mat", "images/*.jpg"),
+        told=True,
+    ),
+    Target(
+        "mpii_sequences",
+        good.make_mpii_sequences,
+        reading(f"{D}.mpii_sequences.MPIISequences", ("train", "test")),
+        ("*.mat", "annot/*", "mpii_human_pose_v1_sequences_batch1/**/*.jpg"),
+    ),
     Target(
         "posetrack18",
         good.make_posetrack,
