@@ -26,6 +26,7 @@ from bipose_lit.datasets.mpii_release import NO_JOINTS, read_release
 from bipose_lit.datasets.mpii_truth import VARIABLES, Evaluated, find_rows, read_evaluated, truths_beside
 from bipose_lit.evaluate.outcome import Outcome
 from bipose_lit.metrics import pckh
+from bipose_lit.metrics.pck import average, distances
 from bipose_lit.types import ABSENT, BiposeError
 
 _K = len(skeletons.MPII)
@@ -59,6 +60,7 @@ def evaluate(annotations: Path, predictions: Path) -> Outcome:
         raise BiposeError(f"{annotations}: no labelled person has a head size, so there is no PCKh; name gt_valid.mat")
     pred = read_predictions(predictions, len(truth))
     metrics = pckh.scores(pred, truth.joints, truth.missing, truth.head)
+    metrics["mpjpe_px"] = average(distances(pred, truth.joints), ~truth.missing).mean
     headed = np.isfinite(truth.head)
     scored = ~truth.missing & headed[:, None]
     sizeless = int((~headed & ~truth.missing.all(axis=1)).sum())
@@ -68,6 +70,7 @@ def evaluate(annotations: Path, predictions: Path) -> Outcome:
         "predictions are taken to be in the labels' 1-based pixels; no 1 was added (a file cannot tell: 0-based ones need it)",
         "pckh is the mean over labelled joints without pelvis and thorax; /shoulder to /ankle are plain means of left and right",
         "/head is the head top, as SimpleBaselines and HRNet print it; /head[neck+top] is Head of the owners' toolkit",
+        "mpjpe_px is the mean distance of all labelled joints in pixels of the pictures, whatever the persons' sizes",
         'pckh@0.11 is what SimpleBaselines and HRNet print as "Mean@0.1"',
         *notes,
     )

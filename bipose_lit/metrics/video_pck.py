@@ -63,7 +63,8 @@ def scores(
 
     "pck@0.2[bbox]" is all hits over all labelled joints, "auc@0.2[bbox]" the area under PCK up to 0.2, "/wrist" behind one of
     `BY_PART` the same of both wrists; "pck@0.2[bbox,joint_mean]" is the plain mean of the K joints' own values, and
-    "pck@0.2[bbox,part_mean]" that of the parts' (left and right as the mean of two) where `parts` are given.
+    "pck@0.2[bbox,part_mean]" that of the parts' (left and right as the mean of two) where `parts` are given; "mpjpe_px" is the
+    mean distance of all labelled joints in pixels.
 
     Args:
         pred: (N, K, 2) pixels.
@@ -91,4 +92,6 @@ def scores(
                     values = [result.per_joint[list(skeleton.groups[part])].mean() for part in parts]
                     found[f"pck@{threshold:g}[{name},part_mean]"] = float(np.mean(values))
         found[f"auc@{pck.AUC_LIMIT:g}[{name}]"] = pck.auc(distance, size, labelled).mean
+    # The paper's table has an MPJPE of 2D poses without a unit: in pixels, over all labelled joints, it can only be this.
+    found["mpjpe_px"] = pck.average(distance, labelled).mean
     return found | by_part

@@ -51,7 +51,7 @@ def put_json(path, predictions):
 
 def plain(clips):
     """The formula, joint by joint: clips is a list of (pred, joints, size of each frame or None)."""
-    rows = {}
+    rows, distances = {}, []
     for pred, joints, sizes in clips:
         for t in range(len(joints)):
             xs, ys = [p[0] for p in joints[t]], [p[1] for p in joints[t]]
@@ -63,6 +63,7 @@ def plain(clips):
             }
             for k in range(K):
                 d = ((pred[t][k][0] - joints[t][k][0]) ** 2 + (pred[t][k][1] - joints[t][k][1]) ** 2) ** 0.5
+                distances.append(d)
                 for name, s in size.items():
                     for threshold in (0.05, 0.1, 0.2):
                         rows.setdefault(f"pck@{threshold:g}[{name}]", {}).setdefault(k, []).append(d / s <= threshold)
@@ -71,7 +72,7 @@ def plain(clips):
     def mean(values):
         return sum(values) / len(values)
 
-    found = {}
+    found = {"mpjpe_px": mean(distances)}
     for metric, per_joint in rows.items():
         found[metric] = mean([v for joint in per_joint.values() for v in joint])
         for group, members in SKELETON.groups.items() if metric in BY_PART else ():

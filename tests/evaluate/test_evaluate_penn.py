@@ -38,6 +38,7 @@ def plain(clips):
     """The formula, joint by joint: clips is a list of (pred, joints, visible, boxes); boxes have areas."""
     hits = {(t, n): [[] for _ in range(K)] for t in (0.05, 0.1, 0.2) for n in ("bbox", "torso")}
     areas = {n: [[] for _ in range(K)] for n in ("bbox", "torso")}
+    distances = []
     for pred, joints, visible, boxes in clips:
         for t in range(len(joints)):
             sizes = {"bbox": max(boxes[t][2] - boxes[t][0], boxes[t][3] - boxes[t][1])}
@@ -48,6 +49,7 @@ def plain(clips):
                 if not visible[t][k]:
                     continue
                 d = ((pred[t][k][0] - joints[t][k][0]) ** 2 + (pred[t][k][1] - joints[t][k][1]) ** 2) ** 0.5
+                distances.append(d)
                 for name, size in sizes.items():
                     for threshold in (0.05, 0.1, 0.2):
                         hits[threshold, name][k].append(d / size <= threshold)
@@ -56,7 +58,7 @@ def plain(clips):
     def mean(values):
         return sum(values) / len(values)
 
-    found = {}
+    found = {"mpjpe_px": mean(distances)}
     rows = {f"pck@{t:g}[{n}]": h for (t, n), h in hits.items()} | {f"auc@0.2[{n}]": a for n, a in areas.items()}
     for metric, per_joint in rows.items():
         found[metric] = mean([v for joint in per_joint for v in joint])

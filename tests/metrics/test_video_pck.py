@@ -55,4 +55,5 @@ def test_a_frame_without_size_counts_nowhere():
     assert found["pck@0.2[bbox]"] == 1
     assert found["pck@0.1[bbox]"] == 0
     assert found["auc@0.2[bbox]"] == 0
+    assert found["mpjpe_px"] == 5, "in pixels a frame counts without a size"
     assert np.isnan(found["pck@0.2[torso]"])
