@@ -9,15 +9,13 @@ import cv2
 import numpy as np
 import pytest
 from memory_index import MemoryReader
-from numpy.typing import NDArray
-from scipy import stats
+from occluded_sets import SIZE, Figures, Plain, matte, write_cutouts
 
 from bipose_lit.datamodule import PoseDataModule, check_leak
 from bipose_lit.datasets.clips import ClipSampling, check_index, fingerprint
-from bipose_lit.datasets.covering import MEDIAN_STAY, P90_STAY, REGIMES, stay
-from bipose_lit.datasets.cutouts import COUNT, LEVELS, MARGIN, Cutouts, Drawn, load_cutout
+from bipose_lit.datasets.cutouts import COUNT, MARGIN, Cutouts, Drawn, load_cutout
 from bipose_lit.datasets.frames import FolderFrames
-from bipose_lit.datasets.index import PoseIndex, Track
+from bipose_lit.datasets.index import Track
 from bipose_lit.datasets.jhmdb import JHMDB
 from bipose_lit.datasets.occluded import Occluded, occlusion_statistics
 from bipose_lit.datasets.pasting import OccludedFrames, Piece, alpha_at, cover
@@ -25,83 +23,12 @@ from bipose_lit.datasets.patches import Patches
 from bipose_lit.datasets.synthetic.occluders import OccluderTrack
 from bipose_lit.metrics.summary import box_rule
 from bipose_lit.skeletons import JHMDB as BODY
-from bipose_lit.types import ABSENT, OCCLUDED, VISIBLE, BiposeError
-
-SIZE = (96, 80)
-
-
-class Plain:
-    """Frames that are all alike: of one grey level, or of noise about it."""
-
-    def __init__(self, level: int, frames: int, noise: int = 0) -> None:
-        shape = (SIZE[1], SIZE[0], 3)
-        self.image = (level + np.random.default_rng(noise).integers(0, 2 * noise + 1, shape) - noise).astype(np.uint8)
-        self.image.flags.writeable = False
-        self.frames = frames
-
-    def __len__(self) -> int:
-        return self.frames
-
-    def read(self, frames):
-        return [self.image for _ in frames]
-
-    def fingerprint(self) -> str:
-        return f"plain {self.image[0, 0, 0]}"
-
-
-class Figures:
-    """Persons that wander; joints at the very edges and outside too."""
-
-    skeleton = BODY
-
-    def __init__(self, clips: int = 6, frames: int = 20, level: int = 0, noise: int = 0) -> None:
-        self.clips, self.frames, self.level, self.noise = clips, frames, level, noise
-
-    def index(self, split: str) -> PoseIndex:
-        first = {"train": 0, "val": 1000, "test": 2000}[split]
-        return PoseIndex(
-            f"figures/{split}[clip-box]", BODY, "clip-box", split,
-            tuple(self._track(number) for number in range(first, first + self.clips)),
-        )  # fmt: skip
-
-    def _track(self, number: int) -> Track:
-        rng, T, K = np.random.default_rng(number), self.frames, len(BODY)
-        shape = rng.uniform(-1, 1, (K, 2)) * (14, 28)
-        way = np.cumsum(rng.normal(0, 0.6, (T, 2)), axis=0) + np.array(SIZE) / 2
-        joints = way[:, None] + shape + np.cumsum(rng.normal(0, 0.5, (T, K, 2)), axis=0)
-        joints[:, 0] = rng.choice([-0.5, -0.49, 0.5, SIZE[0] - 0.5, SIZE[0] - 0.51, SIZE[0] - 1], (T, 2))
-        joints[:, 1] = rng.integers(5, 70, (T, 2)) + 0.5
-        visible = rng.choice([ABSENT, OCCLUDED, VISIBLE], (T, K), p=[0.05, 0.1, 0.85]).astype(np.uint8)
-        joints[visible == ABSENT] = 0
-        return Track(
-            clip=f"walk/{number:04d}", cluster=f"source{number}", frames=Plain(self.level, T, self.noise),
-            joints=joints.astype(np.float32), visible=visible,
-            boxes=np.tile(np.array([10, 5, 70, 70], np.float32), (T, 1)),
-            norms=np.tile(np.array([60, 70, 25, np.nan, 50], np.float32), (T, 1)),
-            uid=number * 100 + np.arange(T), image_size=SIZE, fps=25.0,
-        )  # fmt: skip
-
-
-def write_cutouts(folder: Path, count: int = 1) -> Path:
-    """Soft discs, and beside each a faint half whose alpha is below one half."""
-    folder.mkdir(exist_ok=True)
-    y, x = np.mgrid[:60, :100]
-    for number in range(count):
-        alpha = np.clip(255 * (28 - np.hypot(x - 32, y - 30)), 0, 255)
-        alpha[:, 66:96] = 100
-        picture = np.dstack([np.full((60, 100, 3), 40 + 50 * number % 200), alpha]).astype(np.uint8)
-        cv2.imwrite(str(folder / f"disc{number}.png"), picture)
-    return folder
+from bipose_lit.types import OCCLUDED, VISIBLE, BiposeError
 
 
 @pytest.fixture(scope="module")
 def cutouts(tmp_path_factory) -> Path:
     return write_cutouts(tmp_path_factory.mktemp("cutouts"))
-
-
-def matte(black: NDArray[np.uint8], white: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Coverage from the pixels alone: the same things over black and over white."""
-    return 1 - (white.astype(np.float64) - black).mean(axis=-1) / 255
 
 
 @pytest.mark.parametrize("kind", ["drawn", "patches", "cutouts", "stills", "N"])
@@ -283,135 +210,6 @@ def test_patches_show_nobody_and_pictures_that_are_there(tmp_path, wrapped):
         for track in tracks[number // 3 * 3 :][:3]:
             assert not ((track.joints[0] >= (x, y)) & (track.joints[0] < (x + w, y + h))).all(axis=1).any()
     assert things.sprite(3, 0).rgb.max() > 60
-
-
-def test_colours_are_no_give_away():
-    colours = np.array(
-        [s.rgb[s.alpha == 255].mean(axis=0) for n in range(COUNT) if (s := Drawn("test", 0).sprite(n, -1))]
-    )
-    assert (colours.std(axis=0) > 25).all()
-    inner = [s.rgb[s.alpha == 255].std(axis=0).max() for n in range(COUNT) if (s := Drawn("test", 0).sprite(n, -1))]
-    assert np.median(inner) > 12
-
-
-@pytest.mark.parametrize("make", [lambda: Drawn("val", 0), lambda: Patches("val", 0, Figures(2).index("val").tracks)])
-def test_sprites_have_a_clear_rim_and_are_premultiplied(make):
-    things = make()
-    for number in range(0, COUNT, 5):
-        for level in LEVELS:
-            sprite = things.sprite(number, level)
-            inner = np.zeros_like(sprite.alpha, bool)
-            inner[MARGIN:-MARGIN, MARGIN:-MARGIN] = True
-            assert not sprite.alpha[~inner].any()
-            assert (sprite.rgb <= sprite.alpha[..., None].astype(int) + 1).all()
-            assert sprite.alpha.max() == 255
-            np.testing.assert_array_equal(things.alpha(number, level), sprite.alpha)
-            np.testing.assert_array_equal(things.outlines()[0][number].any(), True)
-
-
-@pytest.mark.parametrize(("hidden", "frames"), [(0.1, 20), (0.25, 20), (0.5, 20), (0.25, 1), (0.25, 90)])
-def test_the_share_is_met(hidden, frames):
-    count = {1: 400, 20: 80, 90: 30}[frames]
-    before, index = Figures(count, frames).index("train"), Occluded(Figures(count, frames), hidden).index("train")
-    shares = [
-        1 - (new.visible == VISIBLE).sum() / (old.visible == VISIBLE).sum()
-        for old, new in zip(before.tracks, index.tracks, strict=True)
-    ]
-    assert abs(np.mean(shares) - hidden) < 0.01 + 3 * np.std(shares) / math.sqrt(count)
-    assert np.std(shares) / math.sqrt(count) < 0.035  # so the bound above says something
-
-
-def test_probability_leaves_clips_alone():
-    touched = [bool(t.frames.pieces) for t in Occluded(Figures(40, 6), 0.5, probability=0.4).index("train").tracks]
-    assert 6 < sum(touched) < 26
-    none = Occluded(Figures(5), probability=0.0).index("train")
-    for old, new in zip(Figures(5).index("train").tracks, none.tracks, strict=True):
-        np.testing.assert_array_equal(old.visible, new.visible)
-
-
-@pytest.mark.parametrize("fps", [15.0, 27.5, 50.0])
-def test_stays_are_log_normal_and_stationary(fps):
-    rng = np.random.default_rng(0)
-    T = 40
-    found = np.array([stay(rng, "any", T, fps) for _ in range(6000)])
-    lengths, starts = found[:, 1] - found[:, 0], found[:, 0]
-    assert ((starts < T) & (found[:, 1] > 0)).all()
-    # Weighted by 1 / (length + T), what meets the window is the law itself.
-    order = np.argsort(lengths)
-    weight = np.cumsum((1 / (lengths + T))[order])
-    median, p90 = (float(lengths[order][np.searchsorted(weight, q * weight[-1])]) * 27.5 / fps for q in (0.5, 0.9))
-    assert abs(median / MEDIAN_STAY - 1) < 0.12
-    assert abs(p90 / P90_STAY - 1) < 0.15
-    assert stats.kstest((starts + lengths) / (lengths + T), "uniform").pvalue > 1e-3
-
-
-@pytest.mark.parametrize("regime", REGIMES)
-@pytest.mark.parametrize("frames", [3, 5, 24, 400])
-def test_stays_keep_their_regime(regime, frames):
-    rng = np.random.default_rng(1)
-    for _ in range(60):
-        start, stop = stay(rng, regime, frames)
-        assert start < stop or frames == 3
-        assert (start >= 1) == (regime in "PB") or regime == "any"
-        assert (stop <= frames - 1) == (regime in "FB") or regime == "any"
-
-
-class Walkers(Figures):
-    """Persons who walk through large pictures, each at a pace and in a direction of its own; all joints are seen."""
-
-    def __init__(self, clips: int, frames: int = 30, pace: float = 3.0) -> None:
-        super().__init__(clips, frames)
-        self.pace = pace
-
-    def _track(self, number: int) -> Track:
-        rng, T, K = np.random.default_rng(number), self.frames, len(BODY)
-        way = np.array([320, 240]) + (np.arange(T)[:, None] - T / 2) * rng.normal(0, self.pace, 2)
-        way = way + np.cumsum(rng.normal(0, 0.6, (T, 2)), axis=0)
-        joints = (way[:, None] + rng.uniform(-1, 1, (K, 2)) * (14, 28)).astype(np.float32)
-        visible = np.full((T, K), VISIBLE, np.uint8)
-        return replace(super()._track(number), joints=joints, visible=visible, image_size=(640, 480))
-
-
-def displacements(index: PoseIndex, frames: int = 10) -> NDArray[np.float64]:
-    """(N, 2) by how much a thing and its person move in that many frames, on one axis."""
-    found = []
-    for track in index.tracks:
-        person = track.joints.mean(axis=1, dtype=np.float64)
-        for path in (piece.track for piece in track.frames.pieces):
-            both = path.present[frames:] & path.present[:-frames]
-            moved = [(v[frames:] - v[:-frames])[both].ravel() for v in (path.centre, person)]
-            found.append(np.stack(moved, axis=1))
-    return np.concatenate(found)
-
-
-@pytest.mark.parametrize("regime", ["any", *(pytest.param(r, marks=pytest.mark.slow) for r in "PFBN")])
-def test_how_things_move_tells_nothing_of_the_person(regime):
-    moved = displacements(Occluded(Walkers(300), regime=regime).index("train"))
-    assert len(moved) > 3000
-    assert (
-        abs(np.corrcoef(moved.T)[0, 1]) < 0.15
-    )  # about three standard errors, as displacements of a thing are no independent draws
-
-
-def test_following_is_an_option():
-    moved = displacements(Occluded(Walkers(20), regime="N", follow=True).index("train"))
-    assert np.corrcoef(moved.T)[0, 1] > 0.98
-
-
-@pytest.mark.parametrize(("regime", "least"), [("P", 0.8), ("F", 0.8), ("B", 0.8), ("N", 0.6)])
-def test_regimes_show_in_the_flags(regime, least):
-    index = Occluded(Walkers(40, 30, 1.0), regime=regime).index("train")
-    found = occlusion_statistics(index)
-    assert found[f"share_{regime}"] > least
-    assert abs(found["hidden"] - 0.25) < 0.12
-
-
-def test_too_short_for_a_regime_is_counted():
-    index = Occluded(Figures(3, 2), regime="B").index("train")
-    assert index.skipped == {
-        "too short for regime B, left without things in front": ["walk/0000", "walk/0001", "walk/0002"]
-    }
-    assert not Occluded(Figures(3, 2), regime="P").index("train").skipped
 
 
 def test_tracks_without_a_visible_joint_are_left_alone():
