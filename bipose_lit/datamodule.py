@@ -19,6 +19,7 @@ from bipose_lit.datasets.pixel import Occluders, Pixels
 from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler
 from bipose_lit.datasets.transforms import Augmentation
 from bipose_lit.feature_cache import CachedClips, Extractor, FeatureCache
+from bipose_lit.lifeline import leave_process_group_at_exit
 from bipose_lit.skeletons import Skeleton
 from bipose_lit.types import BiposeError
 
@@ -131,6 +132,8 @@ class PoseDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Reads the indexes that a stage needs, so that mistakes show before the first step."""
+        if self.trainer is not None and self.trainer.world_size > 1:
+            leave_process_group_at_exit()
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             self.index(split)
 
