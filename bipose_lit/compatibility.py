@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from bipose_lit.codecs.base import TargetCodec
 from bipose_lit.datamodule import PoseDataModule
@@ -63,4 +69,72 @@ def check_precision(precision: str) -> None:
         )
 
 
-__all__ = ["check_data", "check_parts", "check_precision"]
+def check_launch(trainer: L.Trainer, compiles: bool = False) -> None:
+    """Refuses what would fail in the middle of the first step, or do something else than asked.
+
+    Args:
+        trainer: made for several processes, or for one.
+        compiles: the model is to be compiled.
+
+    Raises:
+        BiposeError: strategies and options that do not go together (says what to set).
+    """
+    if isinstance(trainer.strategy, FSDPStrategy):
+        raise BiposeError(
+            "trainer.strategy fsdp is torch's first FSDP, which needs GPUs, cannot clip gradients by their norm and keeps no "
+            "plain checkpoints; use -c experiments/trainer/fsdp.yaml, which is its second"
+        )
+    if not isinstance(trainer.strategy, ModelParallelStrategy):
+        return
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise BiposeError(
+            "trainer.callbacks: a model that is spread over processes cannot be copied, so its weights cannot be averaged; leave "
+            "EMAWeightAveraging out, or use trainer.strategy ddp"
+        )
+    if compiles:
+        raise BiposeError(
+            "model.compile: not together with a model that is spread over processes; set it false, or use ddp"
+        )
+
+
+def check_asked(options: Mapping[str, Any]) -> None:
+    """Refuses Trainer options that Lightning would silently change, or that fail in the first step.
+
+    Args:
+        options: the Trainer's arguments as configured.
+
+    Raises:
+        BiposeError: half precision on a processor, which Lightning takes for bfloat16; synchronised BatchNorm there.
+    """
+    accelerator = str(options.get("accelerator") or "auto")
+    on_cpu = accelerator == "cpu" or (
+        accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    )
+    several = str(options.get("devices") or 1) != "1" or (options.get("num_nodes") or 1) != 1
+    if on_cpu and several and options.get("sync_batchnorm"):
+        raise BiposeError(
+            "trainer.sync_batchnorm works on GPUs alone (torch's limit), and this run is on the processor; set it false: each "
+            "process then normalises by its own share of the batch"
+        )
+    if on_cpu and str(options.get("precision")) in ("16", "16-mixed"):
+        raise BiposeError(
+            "trainer.precision 16-mixed needs a GPU, and this run is on the processor; use bf16-mixed or 32-true, or "
+            "trainer.accelerator gpu"
+        )
+
+
+def check_whole(trainer: L.Trainer) -> None:
+    """Refuses to score, time and export a model that no process holds in one piece.
+
+    Raises:
+        BiposeError: the strategy spreads the model over processes.
+    """
+    if isinstance(trainer.strategy, ModelParallelStrategy):
+        raise BiposeError(
+            "trainer.strategy: runs of an ablation or a sweep are scored, timed and exported by one process, but this one "
+            "spreads the model over several; use ddp, or train by 'bipose fit'"
+        )
+
+
+__all__ = ["check_asked", "check_data", "check_launch", "check_parts", "check_precision", "check_whole"]

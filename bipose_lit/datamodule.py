@@ -6,9 +6,12 @@ Batches are a pure function of (seed, epoch, item): the number of workers, proce
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as L
+import numpy as np
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import Dataset
 
 from bipose_lit.datasets.clips import ClipCropper, ClipDataset, ClipSampling, check_index, fingerprint
@@ -16,12 +19,12 @@ from bipose_lit.datasets.collate import Collate, Sample
 from bipose_lit.datasets.index import PoseIndex, Reader
 from bipose_lit.datasets.loader import ClipLoader
 from bipose_lit.datasets.pixel import Occluders, Pixels
-from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler
+from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler, Filler, Key
 from bipose_lit.datasets.transforms import Augmentation
 from bipose_lit.feature_cache import CachedClips, Extractor, FeatureCache
 from bipose_lit.lifeline import leave_process_group_at_exit
 from bipose_lit.skeletons import Skeleton
-from bipose_lit.types import BiposeError
+from bipose_lit.types import ABSENT, BiposeError
 
 SPLITS = ("train", "val", "test")
 _log = logging.getLogger(__name__)
@@ -40,8 +43,9 @@ class PoseDataModule(L.LightningDataModule):
         pixels: pixel augmentation of training; null for none.
         occluders: occluders pasted into training clips; null for none.
         supervise: share of each training clip's frames that the loss reads, drawn per step, equal for all models; null for all.
-        batch_size: clips per process and training step.
-        eval_batch_size: clips per process and evaluation step; null for `batch_size`.
+        batch_size: clips of one optimiser step, over all processes and accumulated batches together, so that a recipe means the
+            same on one device and on eight: each process takes batch_size / (processes x accumulate_grad_batches) at a time.
+        eval_batch_size: clips per process and evaluation step; null for those of one training batch.
         num_workers: loader processes; 0 reads in the training process, as the feature cache always does.
         seed: of order, windows, views and supervision; the command line sets it to `seed_everything`.
         view_seed: of the views that are kept in the cache, so that runs of several seeds share it.
@@ -90,7 +94,7 @@ class PoseDataModule(L.LightningDataModule):
         self.augmentation, self.pixels, self.occluders = augmentation, pixels, occluders
         self.supervise, self.cache, self.num_workers = supervise, cache, num_workers
         self.seed, self.view_seed = seed, view_seed
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.pin_memory = pin_memory
         self.extractor: Extractor | None = None
         self.flip_test: bool | None = None
@@ -134,8 +138,20 @@ class PoseDataModule(L.LightningDataModule):
         """Reads the indexes that a stage needs, so that mistakes show before the first step."""
         if self.trainer is not None and self.trainer.world_size > 1:
             leave_process_group_at_exit()
+        if stage == "fit":
+            self._check_accumulation()
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             self.index(split)
+
+    def _check_accumulation(self) -> None:
+        """The batch rule, before anything is read."""
+        scheduled: list[Any] = getattr(self.trainer, "callbacks", [])
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in scheduled):
+            raise BiposeError(
+                "trainer.callbacks: GradientAccumulationScheduler changes the size of a step in the middle of training, but "
+                "data.batch_size fixes it; set trainer.accumulate_grad_batches instead"
+            )
+        _ = self.clips_per_batch
 
     def dataset(self, split: str) -> Dataset[Sample]:
         """The samples of a split: from the feature cache where there is one and it has room, else from pixels."""
@@ -174,13 +190,15 @@ class PoseDataModule(L.LightningDataModule):
         """Order drawn from (seed, epoch); continues where a checkpoint stopped, in the middle of an epoch too."""
         dataset = self.dataset("train")
         rank, world = self._place()
-        sampler = EpochSampler(len(dataset), self.seed, rank, world)  # type: ignore[arg-type]
+        clips, accumulate = self.clips_per_batch, self._accumulate()
+        multiple = clips * accumulate if accumulate > 1 else 1
+        sampler = EpochSampler(len(dataset), self.seed, rank, world, multiple)  # type: ignore[arg-type]
         if self._resume is not None:
             (epoch, batch), self._resume = self._resume, None
-            sampler.resume(epoch, batch * self.batch_size)
+            sampler.resume(epoch, batch * clips)
         elif self.trainer is not None:
             sampler.set_epoch(self.trainer.current_epoch)
-        return self._loader(dataset, sampler, self.batch_size, self._collate)
+        return self._loader(dataset, sampler, clips, self._collate, filled=world * accumulate > 1)
 
     def val_dataloader(self) -> ClipLoader:
         """Every frame of the validation split."""
@@ -203,32 +221,61 @@ class PoseDataModule(L.LightningDataModule):
         if self.trainer is None:
             return {}
         loop = self.trainer.fit_loop
-        epoch: Any = loop.epoch_progress.current
-        batch: Any = loop.epoch_loop.batch_progress
-        if epoch.started <= epoch.processed:  # between epochs
-            return {"epoch": epoch.processed, "batch": 0}
-        if batch.is_last_batch:
-            return {"epoch": epoch.processed + 1, "batch": 0}
-        return {"epoch": epoch.processed, "batch": batch.current.processed}
+        epochs: Any = loop.epoch_progress.current
+        batch: Any = loop.epoch_loop.batch_progress.current
+        batches = int(batch.processed)
+        # Counts of what is done alone: a checkpoint may be taken when the next batch or epoch has begun already.
+        if epochs.started <= epochs.processed and not 0 < batches < self.trainer.num_training_batches:
+            position = {"epoch": int(epochs.processed), "batch": 0}
+        elif batches >= self.trainer.num_training_batches:
+            position = {"epoch": int(epochs.started), "batch": 0}
+        else:
+            position = {"epoch": int(epochs.started) - 1, "batch": batches}
+        return position | {"parts": self._parts()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called by Lightning before the training loader is made."""
-        if state_dict:
-            self._resume = (int(state_dict["epoch"]), int(state_dict["batch"]))
+        """Called by Lightning before the training loader is made.
+
+        Raises:
+            BiposeError: the checkpoint is from the middle of an epoch that was dealt to another number of processes or batches.
+        """
+        if not state_dict or (self.trainer is not None and self.trainer.state.fn != "fit"):
+            return  # what only scores begins nowhere: any number of processes may score any checkpoint
+        parts = list(state_dict.get("parts", self._parts()))
+        if state_dict["batch"] and parts != self._parts():
+            words = [
+                f"{w} process(es) with accumulate_grad_batches {a}, {c} clips a batch"
+                for w, a, c in (parts, self._parts())
+            ]
+            raise BiposeError(
+                f"the checkpoint is from the middle of an epoch of {words[0]}, this training has {words[1]}; go on with the same "
+                "numbers, or from a checkpoint of an epoch's end"
+            )
+        self._resume = (int(state_dict["epoch"]), int(state_dict["batch"]))
+
+    def _parts(self) -> list[int]:
+        """Processes, accumulated batches, clips a batch: how an epoch is dealt."""
+        return [self._place()[1], self._accumulate(), self.clips_per_batch]
 
     def _evaluation(self, split: str) -> ClipLoader:
         dataset = self.dataset(split)
         rank, world = self._place()
-        sampler = EvaluationSampler(len(dataset), self.eval_batch_size, rank, world)  # type: ignore[arg-type]
-        return self._loader(dataset, sampler, self.eval_batch_size, Collate())
+        clips = self.eval_batch_size or max(1, self.batch_size // (world * self._accumulate()))
+        sampler = EvaluationSampler(len(dataset), clips, rank, world)  # type: ignore[arg-type]
+        return self._loader(dataset, sampler, clips, Collate())
 
     def _loader(
-        self, dataset: Dataset[Sample], sampler: EpochSampler | EvaluationSampler, batch_size: int, collate: Collate
+        self,
+        dataset: Dataset[Sample],
+        sampler: EpochSampler | EvaluationSampler,
+        batch_size: int,
+        collate: Collate,
+        filled: bool = False,
     ) -> ClipLoader:
         # Reading from the cache takes about a millisecond; handing it over from a worker takes longer.
         workers = 0 if isinstance(dataset, CachedClips) else self.num_workers
         return ClipLoader(
-            dataset,
+            Dealt(dataset) if filled else dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
@@ -236,6 +283,30 @@ class PoseDataModule(L.LightningDataModule):
             pin_memory=self.pin_memory,
             persistent_workers=workers > 0,
         )
+
+    @property
+    def clips_per_batch(self) -> int:
+        """Clips that one process takes at a time in training.
+
+        Raises:
+            BiposeError: `batch_size` cannot be dealt equally to the processes and accumulated batches.
+        """
+        world, accumulate = self._place()[1], self._accumulate()
+        parts = world * accumulate
+        if self.batch_size % parts:
+            lower, upper = self.batch_size // parts * parts, -(-self.batch_size // parts) * parts
+            words = f"{world} processes" + (f" x {accumulate} accumulated batches" if accumulate > 1 else "")
+            divisors = [str(n) for n in range(2, self.batch_size + 1) if self.batch_size % n == 0 and n <= 16]
+            raise BiposeError(
+                f"data.batch_size is the clips of one optimiser step, and {self.batch_size} cannot be dealt equally to "
+                f"{words if world > 1 else f'{accumulate} accumulated batches'}; set it to "
+                f"{' or '.join(str(n) for n in (lower, upper) if n)}"
+                + (f", or make processes x accumulate_grad_batches one of 1, {', '.join(divisors)}" if divisors else "")
+            )
+        return self.batch_size // parts
+
+    def _accumulate(self) -> int:
+        return 1 if self.trainer is None else int(self.trainer.accumulate_grad_batches)
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -252,6 +323,24 @@ class PoseDataModule(L.LightningDataModule):
         if self.flip_test is not None:
             return self.flip_test
         return bool(getattr(getattr(self.trainer, "lightning_module", None), "flip_test", self.extractor is not None))
+
+
+class Dealt(Dataset[Sample]):
+    """A training set in which the samples of `Filler`s carry no label.
+
+    Args:
+        dataset: whose samples.
+    """
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: Key) -> Sample:
+        sample = self.dataset[key]
+        return replace(sample, visible=np.full_like(sample.visible, ABSENT)) if isinstance(key, Filler) else sample
 
 
 def check_leak(index: PoseIndex, other: PoseIndex, official: bool = False) -> None:

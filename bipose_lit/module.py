@@ -8,16 +8,21 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bipose_lit import geometry
 from bipose_lit.callbacks.evaluation import Evaluation
+from bipose_lit.callbacks.guard import Guard
 from bipose_lit.codecs.base import TargetCodec
-from bipose_lit.compatibility import check_data, check_parts, check_precision
+from bipose_lit.compatibility import check_data, check_launch, check_parts, check_precision
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
+from bipose_lit.losses.steps import StepLoss
 from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain
 from bipose_lit.models.network import PoseNetwork
+from bipose_lit.models.sharding import shard
 from bipose_lit.recipe import Recipe
 from bipose_lit.types import ABSENT, BiposeError, ClipBatch, Encoded
 from bipose_lit.weights import load_parts
@@ -43,6 +48,8 @@ class PoseModule(L.LightningModule):
         freeze_backbone: train everything but the backbone, whose BatchNorm stays as it is.
         flip_test: average predictions with those of the mirrored pictures.
         recipe: optimiser and schedule.
+        compile: run the parts through torch.compile in training (a minute or so at the start; needs a C++ compiler on
+            processors); weights and checkpoints keep their plain names.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class PoseModule(L.LightningModule):
         freeze_backbone: bool = False,
         flip_test: bool = False,
         recipe: Recipe | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         recipe = recipe or Recipe()
@@ -79,6 +87,10 @@ class PoseModule(L.LightningModule):
         self.recipe = recipe
         self.weights, self.weights_for = weights, weights_for
         self.flip_test = flip_test
+        self._compiles = compile
+        self._step = StepLoss(1, 1, lambda tensor: tensor)
+        self._val_every: int | None = None
+        self._sharded = False
         self._restored = False
         self._missing: BiposeError | None = None
 
@@ -89,7 +101,9 @@ class PoseModule(L.LightningModule):
             BiposeError: another number or order of joints, crops of another size, or coordinates in half precision.
         """
         check_precision(str(self.trainer.precision))
-        if stage != "fit":
+        if stage == "fit":
+            self._prepare_steps()
+        else:
             # Lightning does not tell yet whether a checkpoint will replace them: then it is no mistake that they are missing.
             try:
                 self.start_from_weights()
@@ -98,6 +112,33 @@ class PoseModule(L.LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PoseDataModule):
             check_data(self.joints, self.size, self.codec, data)
+
+    def _prepare_steps(self) -> None:
+        """What depends on the number of processes and accumulated batches, and compilation."""
+        trainer, accumulate = self.trainer, int(self.trainer.accumulate_grad_batches)
+        self._step = StepLoss(
+            trainer.world_size, accumulate, lambda sums: trainer.strategy.reduce(sums, reduce_op="sum")
+        )
+        # Lightning counts batches here; a recipe counts steps, and only between steps may a checkpoint be written.
+        every = trainer.val_check_interval
+        if accumulate > 1 and isinstance(every, int) and every != self._val_every:
+            trainer.val_check_interval = self._val_every = every * accumulate
+        if self._compiles:
+            for part in self.network.children():
+                part.compile()  # in place: names of parameters stay, and copies and checkpoints are plain
+
+    def configure_model(self) -> None:
+        """Under a strategy that shards the model, gives each process its share of every part's weights."""
+        try:
+            trainer = self.trainer
+        except RuntimeError:  # load_from_checkpoint calls this too, and there is no Trainer then
+            return
+        check_launch(trainer, self._compiles)
+        if isinstance(trainer.strategy, ModelParallelStrategy) and not self._sharded:
+            self.start_from_weights()
+            mesh: Any = self.device_mesh
+            shard(self.network, mesh["data_parallel"])
+            self._sharded = True
 
     def start_from_weights(self) -> None:
         """Loads the parts' pretrained weights and `weights`, once; a module from a checkpoint keeps its own."""
@@ -121,9 +162,18 @@ class PoseModule(L.LightningModule):
 
     on_test_start = on_predict_start = on_validation_start
 
+    def on_validation_epoch_start(self) -> None:
+        """All processes score one model, rank 0's, which is what is saved: only training evens out BatchNorm's statistics."""
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def configure_callbacks(self) -> list[L.Callback]:
-        """Adds the metrics."""
-        return [] if any(isinstance(c, Evaluation) for c in self.trainer.callbacks) else [Evaluation()]  # type: ignore[attr-defined]
+        """Adds the metrics, and the guard that tells in one line why a fit failed."""
+        there: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [kind() for kind in (Evaluation, Guard) if not any(isinstance(c, kind) for c in there)]
 
     def configure_optimizers(self) -> Any:
         """The recipe's, over the starting weights: at this point a checkpoint would have been loaded."""
@@ -134,20 +184,33 @@ class PoseModule(L.LightningModule):
                     callback.setup(self.trainer, self, "fit")
         # Lightning refuses to clip gradients between mixed precision and a fused optimiser.
         clipped_mixed = bool(self.trainer.gradient_clip_val) and "mixed" in str(self.trainer.precision)
-        optimizer = self.recipe.build(self.network, self.network.backbone, fused=not clipped_mixed)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        scale = self.recipe.scale(getattr(data, "batch_size", None))
+        fused = not clipped_mixed and not self._sharded  # torch has no fused SGD for shards
+        optimizer = self.recipe.build(self.network, self.network.backbone, fused=fused, scale=scale)
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = {"scheduler": self.recipe.scheduler(optimizer, total), "interval": "step", "name": "lr"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
+        """One batch of an optimiser step.
+
+        Returns:
+            loss: what is sent backward; step_loss: the step's loss so far over all processes, detached, which is logged.
+        """
         select = batch.valid if batch.supervise is None else batch.supervise
         target, weight = self.codec.encode(batch.joints[select], batch.visible[select])
         parts: dict[str, Tensor] = {}
         for stage in self.network(batch, select):
             for name, value in self.loss(stage, target, weight).items():
                 parts[name] = parts.get(name, value.new_zeros(())) + value
-        self.log_dict({f"train/{k}": v.detach() for k, v in parts.items()}, batch_size=len(batch))
-        return parts["loss"]
+        first = batch_idx % self._step.accumulate == 0
+        loss, step = self._step.part(parts, self.loss.normaliser(target, weight), first)
+        self.log_dict({f"train/{k}": v for k, v in step.items()}, batch_size=len(batch))
+        return {"loss": loss, "step_loss": step["loss"]}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self._step.rescale(p for group in optimizer.param_groups for p in group["params"])
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         return self.predict_step(batch, batch_idx)
@@ -160,7 +223,8 @@ class PoseModule(L.LightningModule):
         """Joints in original pixels.
 
         Returns:
-            joints (B, T, K, 2), score (B, T, K), zero where not valid; loss (), over labelled joints of all valid frames.
+            joints (B, T, K, 2), score (B, T, K), zero where not valid; loss (), over labelled joints of all valid frames, and
+            normaliser (), its weight in a mean over batches.
         """
         encoded = self._encoded(batch)
         if self.flip_test:
@@ -186,6 +250,7 @@ class PoseModule(L.LightningModule):
         if bool((visible != ABSENT).any()):
             target, weight = self.codec.encode(batch.joints[batch.valid], visible)
             out["loss"] = self.loss(encoded, target, weight)["loss"]
+            out["normaliser"] = self.loss.normaliser(target, weight)
         return out
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:

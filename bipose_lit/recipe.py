@@ -34,6 +34,9 @@ class Recipe:
         milestones: for "step", fractions of all steps (SimpleBaselines drops at 90 and 120 of 140 epochs: 0.643, 0.857).
         gamma: for "step".
         final: factor that "cosine" and "linear" end at.
+        base_batch: the batch (clips per optimiser step) that `lr` was chosen for: with another `data.batch_size` all rates are
+            multiplied by data.batch_size / base_batch (the linear rule of Goyal et al. 2017, found for SGD with a warm-up of
+            some epochs). Null: `lr` is taken as it stands. More processes alone change neither batch nor rate.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -47,6 +50,7 @@ class Recipe:
     milestones: list[float] = field(default_factory=list)
     gamma: float = 0.1
     final: float = 0.0
+    base_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.weight_decay < 0 or self.warmup < 0:
@@ -54,18 +58,37 @@ class Recipe:
                 f"recipe: lr {self.lr}, weight_decay {self.weight_decay} or warmup {self.warmup} is out of range; "
                 "lr must be above 0, the others not below"
             )
+        if self.base_batch is not None and self.base_batch < 1:
+            raise BiposeError(f"recipe: base_batch {self.base_batch} is a number of clips, 1 or more, or null")
         if any(not 0 < m < 1 for m in self.milestones):
             raise BiposeError(f"recipe: milestones {self.milestones} are fractions of all steps, between 0 and 1")
         if self.schedule == "step" and not self.milestones:
             raise BiposeError("recipe: schedule 'step' needs milestones (fractions of all steps)")
 
-    def build(self, network: nn.Module, backbone: nn.Module | None, fused: bool = True) -> Optimizer:
+    def scale(self, batch: int | None) -> float:
+        """Factor on all rates for a batch of so many clips per optimiser step; 1 where no `base_batch` is given.
+
+        Raises:
+            BiposeError: `base_batch` is given, but nobody knows the batch.
+        """
+        if self.base_batch is None:
+            return 1.0
+        if batch is None:
+            raise BiposeError(
+                "recipe: base_batch needs the data's batch size; fit with a PoseDataModule, or set it to null"
+            )
+        return batch / self.base_batch
+
+    def build(
+        self, network: nn.Module, backbone: nn.Module | None, fused: bool = True, scale: float = 1.0
+    ) -> Optimizer:
         """The optimiser over the trainable parameters.
 
         Args:
             network: whose parameters.
             backbone: the part of it that `backbone_lr` applies to.
             fused: one kernel for all parameters where they allow it (about three times cheaper, on processors too).
+            scale: factor on all rates (see `scale`).
 
         Raises:
             BiposeError: nothing is trainable.
@@ -83,16 +106,16 @@ class Recipe:
                     groups.append(
                         {
                             "params": chosen,
-                            "lr": self.lr * (self.backbone_lr if is_backbone else 1.0),
+                            "lr": self.lr * scale * (self.backbone_lr if is_backbone else 1.0),
                             "weight_decay": self.weight_decay if decays else 0.0,
                         }
                     )
         if not groups:
             raise BiposeError("model: no trainable parameter; unfreeze the backbone or add a decoder")
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused and _fusable(groups))
+            return torch.optim.SGD(groups, lr=self.lr * scale, momentum=self.momentum, fused=fused and _fusable(groups))
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(groups, lr=self.lr, betas=self.betas, fused=fused and _fusable(groups))
+        return kind(groups, lr=self.lr * scale, betas=self.betas, fused=fused and _fusable(groups))
 
     def factor(self, total: int) -> Callable[[int], float]:
         """The schedule as a factor on the peak rate by step (0-based), for `total` steps."""

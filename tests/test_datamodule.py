@@ -174,12 +174,41 @@ def test_a_state_saved_after_training_starts_the_next_epoch(tmp_path: Path) -> N
     half, module = Recorder(), make()
     fit = trainer(tmp_path, 2)
     fit.fit(half, module)
-    assert module.state_dict() == {"epoch": 2, "batch": 0}
+    assert module.state_dict() == {"epoch": 2, "batch": 0, "parts": [1, 1, 2]}
     fit.save_checkpoint(tmp_path / "end.ckpt")
     again = Recorder()
     trainer(tmp_path, 4).fit(again, make(), ckpt_path=str(tmp_path / "end.ckpt"))
     assert again.met == whole.met[6:]
     assert torch.equal(again.layer.weight, whole.layer.weight)
+
+
+def test_a_state_from_the_middle_of_an_epoch_is_scored_by_any_number_of_processes(tmp_path: Path) -> None:
+    class Fitted:
+        """What a data module asks of its trainer."""
+
+        world_size, global_rank, accumulate_grad_batches = 1, 0, 1
+
+        def __init__(self, fn: str) -> None:
+            self.state = type("State", (), {"fn": fn})
+
+    for state in ({"epoch": 1, "batch": 2, "parts": [2, 1, 1]}, {"epoch": 1, "batch": 2, "parts": [1, 2, 1]}):
+        for fn in ("validate", "test", "predict"):
+            module = make()
+            module.trainer = Fitted(fn)  # type: ignore[assignment]
+            module.load_state_dict(state)
+            assert module._resume is None
+        module = make()
+        module.trainer = Fitted("fit")  # type: ignore[assignment]
+        with pytest.raises(BiposeError, match=r"middle of an epoch of .*, this training has 1 process\(es\)"):
+            module.load_state_dict(state)
+        module.load_state_dict({**state, "batch": 0})  # of an epoch's end
+    keep = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1)
+    fit = trainer(tmp_path, 1, enable_checkpointing=True, callbacks=[keep], limit_val_batches=0)
+    fit.fit(Recorder(), make())
+    again = make(batch_size=1)
+    scoring = trainer(tmp_path, 1)
+    scoring.validate(Recorder(), datamodule=again, ckpt_path=str(next(tmp_path.glob("*step=2*.ckpt"))), verbose=False)
+    assert again._resume is None
 
 
 def test_cached_features_take_the_place_of_pixels(tmp_path: Path) -> None:
@@ -324,7 +353,7 @@ recorder = Recorder()
 fit = L.Trainer(max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
                 enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir={root!r},
                 use_distributed_sampler={replace})
-fit.fit(recorder, make(MemoryReader(5), batch_size=1, eval_batch_size=1))
+fit.fit(recorder, make(MemoryReader(5), batch_size=2, eval_batch_size=1))
 met = [None, None]
 torch.distributed.all_gather_object(met, (recorder.met, recorder.scored))
 if fit.global_rank == 0:
@@ -348,7 +377,9 @@ def test_two_processes_share_the_work(tmp_path: Path, replace: bool) -> None:
     single = Recorder()
     trainer(tmp_path, 2).fit(single, make(MemoryReader(5), batch_size=2))
     joined = [[*a[2], *b[2]] for a, b in zip(one, two, strict=True)]
-    assert joined == [m[2] for m in single.met if len(m[2]) == 2]
+    assert len(joined) == len(single.met) == 6
+    for both, alone in zip(joined, (m[2] for m in single.met), strict=True):
+        assert both[: len(alone)] == alone  # the last batch has one clip, and rank 1 a filler
     assert set(scored_one) | set(scored_two) == set(single.scored)
     # Five clips: the short rank repeats one, so that both make three batches in each of two epochs.
     repeated = [u for u in set(scored_one) if u in set(scored_two)]

@@ -56,8 +56,21 @@ def test_frozen_parameters_are_left_out_and_nothing_left_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"lr": 0}, {"warmup": -1}, {"schedule": "step"}, {"schedule": "step", "milestones": [90]}], ids=str
+    "wrong",
+    [{"lr": 0}, {"warmup": -1}, {"base_batch": 0}, {"schedule": "step"}, {"schedule": "step", "milestones": [90]}],
+    ids=str,
 )
 def test_recipes_out_of_range_are_refused(wrong) -> None:
     with pytest.raises(BiposeError, match="recipe"):
         Recipe(**wrong)
+
+
+def test_rates_scale_with_the_batch_only_where_a_base_is_given() -> None:
+    assert Recipe().scale(None) == Recipe().scale(64) == 1
+    recipe = Recipe(lr=0.1, backbone_lr=0.5, base_batch=32)
+    assert recipe.scale(64) == 2
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    rates = [g["lr"] for g in recipe.build(net, net[0], scale=recipe.scale(64)).param_groups]
+    assert rates == pytest.approx([0.2, 0.1])
+    with pytest.raises(BiposeError, match="base_batch needs the data's batch size"):
+        recipe.scale(None)

@@ -13,12 +13,18 @@ Key = tuple[int, int]
 """Epoch and item: all that a sample depends on besides the seed, so workers need no notice of a new epoch."""
 
 
+class Filler(tuple[int, int]):
+    """The key of an item that only evens out the ranks: whatever it holds, the loss must not read it."""
+
+    __slots__ = ()
+
+
 class EpochSampler(DistributedSampler[Key]):
     """Training order: a permutation of all items drawn from (seed, epoch), dealt to the ranks in turn.
 
-    Step i of W ranks with B items each therefore reads the same items as step i of one process with W x B. All ranks get the same
-    number of items: the last (items modulo W) of the epoch's permutation are left out, other ones each epoch, so no item is ever
-    shown twice in an epoch.
+    Step i of W ranks with B items each therefore reads the same items as step i of one process with W x B. Every item is shown
+    once an epoch. All ranks make the same number of batches: where the deal does not come out even, the last ones are `Filler`s,
+    which count for nothing, so that an epoch has the same steps at any number of ranks.
 
     It is a DistributedSampler so that Lightning leaves it alone whatever `use_distributed_sampler` says.
 
@@ -27,17 +33,18 @@ class EpochSampler(DistributedSampler[Key]):
         seed: of the run.
         rank: of this process.
         world_size: number of processes.
+        multiple: the number of items per rank is filled up to a multiple of this.
 
     Raises:
         BiposeError: fewer items than ranks.
     """
 
-    def __init__(self, items: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, items: int, seed: int, rank: int = 0, world_size: int = 1, multiple: int = 1) -> None:
         super().__init__(range(items), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
         if items < world_size:
             raise BiposeError(f"{items} training clips for {world_size} processes; use fewer devices or more clips")
         self.items = items
-        self.count = items // world_size
+        self.count = -(-items // (world_size * multiple)) * multiple
         self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -55,8 +62,9 @@ class EpochSampler(DistributedSampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         order = generator(self.seed, ORDER, self.epoch).permutation(self.items)
-        mine = order[self.rank : self.count * self.num_replicas : self.num_replicas]
-        return iter([(self.epoch, int(i)) for i in mine[self.start :]])
+        mine: list[Key] = [(self.epoch, int(i)) for i in order[self.rank :: self.num_replicas]]
+        mine += [Filler(mine[0])] * (self.count - len(mine))
+        return iter(mine[self.start :])
 
 
 class EvaluationSampler(DistributedSampler[Key]):
@@ -90,4 +98,4 @@ class EvaluationSampler(DistributedSampler[Key]):
         return iter([(0, i) for i in self.mine])
 
 
-__all__ = ["EpochSampler", "EvaluationSampler", "Key"]
+__all__ = ["EpochSampler", "EvaluationSampler", "Filler", "Key"]

@@ -9,6 +9,9 @@ from torch.nn import functional
 from bipose_lit.models.base import Part
 from bipose_lit.types import BiposeError, Encoded
 
+SMALLEST = 1e-6
+"""Least normaliser: a batch without labels costs 0."""
+
 
 class PoseLoss(Part):
     """Compares predictions with targets.
@@ -32,6 +35,14 @@ class PoseLoss(Part):
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
         """The training loss under "loss", and its parts if it has several; scalars, 0 where all weights are 0."""
         raise NotImplementedError
+
+    def normaliser(self, target: Encoded, weight: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
+        """What `forward` divides a sum over weighted joints by, at least 1e-6.
+
+        Several processes or accumulated batches then have, together, the loss of one batch: sums over sums, not the mean of
+        ratios. The total weight, as here, is right of every mean over weighted joints; a loss with another denominator says it.
+        """
+        return weight.sum().clamp(min=SMALLEST)
 
     def _pair(self, pred: Encoded, target: Encoded) -> tuple[Tensor, Tensor]:
         """Prediction and target in float32 under the loss's only key."""
@@ -63,8 +74,11 @@ class HeatmapMSE(PoseLoss):
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
         maps, wanted = self._pair(pred, target)
         error = (maps - wanted).square().sum((-2, -1))
-        energy = wanted.square().sum((-2, -1))
-        return {"loss": (error * weight).sum() / (energy * weight).sum().clamp(min=1e-6)}
+        return {"loss": (error * weight).sum() / self.normaliser(target, weight)}
+
+    def normaliser(self, target: Encoded, weight: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
+        energy = target[self.keys[0]].float().square().sum((-2, -1))
+        return (energy * weight).sum().clamp(min=SMALLEST)
 
 
 class SmoothL1(PoseLoss):
@@ -87,7 +101,7 @@ class SmoothL1(PoseLoss):
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
         xy, wanted = self._pair(pred, target)
         error = functional.smooth_l1_loss(xy, wanted, beta=self.beta, reduction="none").mean(-1)
-        return {"loss": (error * weight).sum() / weight.sum().clamp(min=1e-6)}
+        return {"loss": (error * weight).sum() / self.normaliser(target, weight)}
 
 
 __all__ = ["HeatmapMSE", "PoseLoss", "SmoothL1"]

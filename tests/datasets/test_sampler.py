@@ -1,11 +1,13 @@
 """Order, ranks and resumption."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler
+from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler, Filler
 from bipose_lit.types import BiposeError
 
 
@@ -23,25 +25,36 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert order(20, 3) != order(20, 3, seed=1)
 
 
-@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 5))
-def test_training_deals_equally_and_never_twice(items: int, world: int, batch: int) -> None:
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 5), st.integers(1, 3))
+def test_training_deals_every_item_once_in_the_same_steps(items: int, world: int, batch: int, accumulate: int) -> None:
+    multiple = batch * accumulate if accumulate > 1 else 1
     if items < world:
         with pytest.raises(BiposeError, match="fewer devices"):
-            EpochSampler(items, 0, 0, world)
+            EpochSampler(items, 0, 0, world, multiple)
         return
-    parts = [order(items, 2, rank=r, world=world) for r in range(world)]
-    assert {len(p) for p in parts} == {items // world}
-    dealt = [key for part in parts for key in part]
-    assert len(set(dealt)) == len(dealt) == items // world * world
-    # A step of all ranks together reads what one process with the whole batch reads.
-    single = order(items, 2)
-    step = {key for part in parts for key in part[:batch]}
-    assert step == set(single[: min(batch, items // world) * world])
+    samplers = [EpochSampler(items, 0, r, world, multiple) for r in range(world)]
+    parts = [list(s) for s in samplers]
+    assert {len(p) for p in parts} == {len(s) for s in samplers}
+    real = [key for part in parts for key in part if not isinstance(key, Filler)]
+    single = list(EpochSampler(items, 0))
+    assert sorted(real) == sorted(single)
+    # A step of all ranks together reads what one process with the whole batch reads, and there are as many.
+    step = batch * accumulate
+    steps = -(-len(parts[0]) // step)
+    assert steps == -(-items // (step * world))
+    for number in range(steps):
+        read = [k for part in parts for k in part[number * step : (number + 1) * step] if not isinstance(k, Filler)]
+        assert sorted(read) == sorted(single[number * step * world : (number + 1) * step * world])
+    if accumulate > 1:
+        assert len(parts[0]) % step == 0, "every step has all its batches"
 
 
-def test_the_left_out_items_change_with_the_epoch() -> None:
-    left = {tuple(set(range(5)) - {i for r in range(2) for _, i in order(5, e, rank=r, world=2)}) for e in range(20)}
-    assert len(left) == 5
+def test_fillers_are_keys_that_say_so_also_across_processes() -> None:
+    *_, last = EpochSampler(5, 0, 1, 2)
+    assert isinstance(last, Filler)
+    epoch, item = last
+    assert (epoch, item) == next(iter(EpochSampler(5, 0, 1, 2)))
+    assert isinstance(pickle.loads(pickle.dumps(last)), Filler)
 
 
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 5))

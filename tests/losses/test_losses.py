@@ -5,7 +5,8 @@ import torch
 
 from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.codecs.regression import RegressionCodec
-from bipose_lit.losses import HeatmapMSE, SmoothL1
+from bipose_lit.losses import HeatmapMSE, PoseLoss, SmoothL1
+from bipose_lit.losses.steps import StepLoss
 from bipose_lit.types import BiposeError
 
 
@@ -78,3 +79,70 @@ def test_pairing_is_checked_and_says_what_to_do():
         HeatmapMSE()({"xy": torch.zeros(4, 5, 2)}, target, weight)
     with pytest.raises(BiposeError, match="stride must agree"):
         HeatmapMSE()({"heatmaps": torch.zeros(4, 5, 16, 16)}, target, weight)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_parts_of_a_step_have_the_gradient_of_the_whole(processes, accumulate):
+    """By hand: every part's share, the mean over processes and batches that others take, and the last rescaling."""
+    rng = torch.Generator().manual_seed(3)
+    rows = 3 * processes * accumulate
+    inputs = torch.randn(rows, 4, 2, generator=rng, dtype=torch.float64)
+    wanted = torch.randn(rows, 4, 2, generator=rng, dtype=torch.float64)
+    weight = (torch.rand(rows, 4, generator=rng) < 0.4).double()
+    weight[:3] = 0  # the first part has no label at all
+    loss = SmoothL1()
+
+    def graded(parameter, rows, first=None, step=None):
+        pred, target = {"xy": inputs[rows] * parameter}, {"xy": wanted[rows]}
+        parts = loss(pred, target, weight[rows])
+        if step is None:
+            return parts["loss"], None
+        return step.part(parts, loss.normaliser(target, weight[rows]), first)
+
+    whole = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    expected, _ = graded(whole, slice(None))
+    expected.backward()
+
+    parameters = [torch.nn.Parameter(torch.ones(2, dtype=torch.float64)) for _ in range(processes)]
+    pieces = [
+        [slice(3 * (m * processes + r), 3 * (m * processes + r + 1)) for m in range(accumulate)]
+        for r in range(processes)
+    ]
+    sums = {
+        m: torch.stack([_sums(loss, inputs, wanted, weight, pieces[r][m]) for r in range(processes)]).sum(0)
+        for m in range(accumulate)
+    }
+    for rank, parameter in enumerate(parameters):
+        now = iter(range(accumulate))
+        step = StepLoss(processes, accumulate, lambda _, now=now: sums[next(now)])
+        for m in range(accumulate):
+            value, so_far = graded(parameter, pieces[rank][m], m == 0, step)
+            (value / accumulate).backward()
+        step.rescale([parameter])
+        assert so_far["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    mean = torch.stack([p.grad for p in parameters]).mean(0)
+    torch.testing.assert_close(mean, whole.grad, rtol=1e-6, atol=0)
+
+
+def _sums(loss, inputs, wanted, weight, rows):
+    """What a rank sends to the others: its normaliser, and its loss times that."""
+    target = {"xy": wanted[rows]}
+    own = loss.normaliser(target, weight[rows])
+    return torch.stack([own, loss({"xy": inputs[rows]}, target, weight[rows])["loss"] * own])
+
+
+def test_a_single_batch_keeps_its_loss_to_the_bit():
+    value = torch.tensor(0.3, requires_grad=True)
+    step = StepLoss(1, 1, lambda sums: sums)
+    given, told = step.part({"loss": value}, torch.tensor(7.0), True)
+    assert given is value
+    assert told["loss"] == value.detach()
+
+
+def test_a_loss_of_ones_own_is_weighted_by_its_labels():
+    class Mean(PoseLoss):
+        keys = ("xy",)
+
+    assert Mean().normaliser({}, torch.tensor([[1.0, 0.0], [0.5, 0.5]])).item() == 2
+    assert Mean().normaliser({}, torch.zeros(2, 2)).item() > 0
