@@ -16,11 +16,19 @@ from typing import Any, get_args, get_type_hints
 import lightning.pytorch as L
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from bipose_lit import losses
+from bipose_lit.callbacks.checkpoint_io import FOLDER as CHECKPOINTS
+from bipose_lit.callbacks.checkpoint_io import newest, with_checkpoint_io
+from bipose_lit.callbacks.checkpoints import Resume
+from bipose_lit.callbacks.guard import explained
+from bipose_lit.callbacks.preemption import Signals
+from bipose_lit.callbacks.step_seeds import StepSeeds
 from bipose_lit.cli_errors import explain, read_configs
 from bipose_lit.codecs import heatmap, regression
+from bipose_lit.compatibility import check_asked
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets import jhmdb, penn, pixel
 from bipose_lit.datasets.index import Reader
@@ -31,6 +39,7 @@ from bipose_lit.models.decoders import deconv
 from bipose_lit.models.decoders import regression as regression_decoder
 from bipose_lit.models.temporal import controls, conv_lstm, film, spatial
 from bipose_lit.module import PoseModule
+from bipose_lit.tracking import continuing
 from bipose_lit.types import BiposeError
 
 BUILT_IN = (
@@ -39,20 +48,54 @@ BUILT_IN = (
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
 
 COMMANDS = ("fit", "validate", "test", "predict")
+SIGNALS = Signals()
+_log = logging.getLogger(__name__)
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 
 class PoseCLI(LightningCLI):
-    """The links that spare a configuration from saying the same number twice."""
+    """The links that spare a configuration from saying a number twice, and checkpoints from which training goes on exactly."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Resume, "checkpoint")
         _link(parser)
 
     def instantiate_classes(self) -> None:
-        with one_line_errors(values=True):
+        anew = self.subcommand == "fit" and not self.config["fit"].get("ckpt_path")
+        with one_line_errors(values=True), continuing(not anew):
             super().instantiate_classes()
-        if self.subcommand not in (None, "fit") and self.config[self.subcommand].get("ckpt_path"):
+        if self.subcommand is None:
+            return
+        chosen = self.config_init[self.subcommand]
+        if chosen.get("ckpt_path") == "last":
+            chosen.ckpt_path = self._last()
+        if self.subcommand != "fit" and chosen.get("ckpt_path"):
             self.model.expect_checkpoint()
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Adds what makes a fit one that can be stopped at any time."""
+        chosen = self.config_init[str(self.subcommand)]
+        check_asked(chosen.trainer.as_dict())
+        resume: Resume = chosen.checkpoint
+        resume.signals = SIGNALS
+        if chosen.trainer.get("enable_checkpointing") is False:
+            resume.enabled, kwargs["enable_checkpointing"] = False, None
+        own = chosen.trainer.get("callbacks") or []
+        kwargs["callbacks"] = [*(own if isinstance(own, list) else [own]), StepSeeds()]
+        kwargs["plugins"] = with_checkpoint_io(chosen.trainer.get("plugins"))
+        return super().instantiate_trainer(**kwargs)
+
+    def _last(self) -> str | None:
+        """The newest whole checkpoint below the folder of the run; None, with a word about it, to start from the beginning."""
+        folder = Path(self.trainer.default_root_dir) / CHECKPOINTS
+        found = newest(folder)
+        if found is None and any(isinstance(c, ModelCheckpoint) for c in self.trainer.checkpoint_callbacks):
+            return "last"  # theirs, as Lightning looks for it
+        if found is None and self.subcommand != "fit":
+            raise BiposeError(f"ckpt_path=last: there is no whole checkpoint in {folder}; give the path of one")
+        if found is None:
+            _log.warning("ckpt_path=last: no whole checkpoint in %s; training starts from the beginning", folder)
+        return None if found is None else str(found)
 
 
 def _link(parser: LightningArgumentParser) -> None:
@@ -76,11 +119,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         BiposeError: an option, a value or a file is wrong.
+        Preempted: SIGTERM or SIGUSR1 stopped a fit, with a checkpoint that ckpt_path=last finds.
     """
     given = list(sys.argv[1:] if args is None else args)
     reuse_freed_memory()
     configs = read_configs(_config_files(given))
-    with one_line_errors(configs), _without_advertisements():
+    with one_line_errors(configs), _without_advertisements(), _watched(given), explained():
         PoseCLI(
             PoseModule,
             PoseDataModule,
@@ -89,6 +133,11 @@ def main(args: Sequence[str] | None = None) -> None:
             seed_everything_default=0,
             parser_kwargs={"exit_on_error": False, **{c: {"exit_on_error": False} for c in COMMANDS}},
         )
+
+
+def _watched(args: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
+    """Signals are heeded while something is trained; what only scores ends by them as any program."""
+    return SIGNALS.watch() if args and args[0] == "fit" else contextlib.nullcontext()
 
 
 def _config_files(args: Sequence[str]) -> list[Path]:
@@ -109,6 +158,7 @@ def make_parser() -> LightningArgumentParser:
     parser.add_lightning_class_args(L.Trainer, "trainer")
     parser.add_lightning_class_args(PoseModule, "model")
     parser.add_lightning_class_args(PoseDataModule, "data")
+    parser.add_lightning_class_args(Resume, "checkpoint")
     _link(parser)
     return parser
 
@@ -227,6 +277,12 @@ def _without_advertisements() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`")
+            warnings.filterwarnings(
+                "ignore", message=".*recommended to use `self.log"
+            )  # all processes hold the same numbers
+            warnings.filterwarnings(
+                "ignore", message=".*WeightAveraging callback with a model that overrides the configure"
+            )
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
             yield
     finally:

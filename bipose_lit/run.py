@@ -22,22 +22,31 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from bipose_lit.callbacks.checkpoint_io import FOLDER as CHECKPOINTS
+from bipose_lit.callbacks.checkpoint_io import LAST, PREVIOUS, with_checkpoint_io
+from bipose_lit.callbacks.checkpoints import Resume, find
+from bipose_lit.callbacks.clock import Clock
 from bipose_lit.callbacks.evaluation import Evaluation
+from bipose_lit.callbacks.guard import explained
 from bipose_lit.callbacks.history import History
+from bipose_lit.callbacks.pruning import Judge, Pruning
+from bipose_lit.callbacks.step_seeds import StepSeeds
 from bipose_lit.cli import build
+from bipose_lit.compatibility import check_asked, check_whole
 from bipose_lit.datamodule import SPLITS, PoseDataModule
 from bipose_lit.feature_cache import Recomputing
+from bipose_lit.metrics.condensed import condense
+from bipose_lit.metrics.terms import ENDPOINT
 from bipose_lit.models.flops import blank_batch, measure_cost
 from bipose_lit.module import PoseModule
-from bipose_lit.store import CONFIG, HISTORY, RESULT, WEIGHTS, RunResult, RunSpec, atomic
+from bipose_lit.store import CONFIG, HISTORY, RESULT, WEIGHTS, Predictions, RunResult, RunSpec, atomic
 from bipose_lit.types import BiposeError
 from bipose_lit.weights import fingerprint, save_parts
 
 Report = Callable[[int, int, Mapping[str, float]], None]
-FINAL = "checkpoints/final.ckpt"
+FINAL = f"{CHECKPOINTS}/final.ckpt"
 PACKAGES = ("torch", "lightning", "timm", "numpy", "opencv-python-headless", "optuna", "bipose_lit")
 TIMED_CLIPS = 3
 
@@ -91,79 +100,115 @@ def _fingerprint(data: PoseDataModule) -> str:
     return hashlib.sha256("".join(data.fingerprint(split) for split in SPLITS).encode()).hexdigest()
 
 
-def execute(spec: RunSpec, report: Report | None = None) -> RunResult:
-    """Fits and scores one run; result.json is written last, so a killed run leaves none.
+def execute(spec: RunSpec, report: Report | None = None, judge: Judge | None = None) -> RunResult:
+    """Fits and scores one run, or what is left of it; result.json is written last, so a killed run leaves none.
+
+    It goes on from FOLDER/checkpoints where a whole checkpoint of the same configuration lies there, bit for bit as if it had
+    never stopped, and starts from the beginning otherwise.
 
     Args:
         spec: what to run and where.
         report: called with (step, total steps, metrics).
+        judge: asked after every validation of the fit; where it says so the run ends there with the status "pruned", the
+            validation's metrics and no scoring.
 
     Raises:
         BiposeError: whatever is wrong with the configuration or the data; the caller records the failure.
+        Preempted: SIGTERM or SIGUSR1 asked the run to stop; the same call goes on with it.
     """
     start = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    with quiet():
-        result = _execute(spec, report, start)
+    resume = Resume(**(spec.config.get("checkpoint") or {}))
+    resume.tag, resume.keep_final, resume.again = spec.config_hash, False, "the same run goes on from there"
+    with quiet(), resume.signals.watch():
+        result = _execute(spec, report, judge, resume, start)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        result.save(spec.folder)
+        if not result.publish(spec.folder):  # another process was first: one result counts, and it is the same
+            result = RunResult.load(spec.folder) or result
+        for name in (LAST, PREVIOUS):
+            (spec.folder / CHECKPOINTS / name).unlink(missing_ok=True)
     return result
 
 
-def _execute(spec: RunSpec, report: Report | None, start: float) -> RunResult:
+def _execute(spec: RunSpec, report: Report | None, judge: Judge | None, resume: Resume, start: float) -> RunResult:
     folder = spec.folder
-    for stale in (RESULT, HISTORY):
-        with contextlib.suppress(FileNotFoundError):
-            (folder / stale).unlink()
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / CONFIG) as handle:
-        yaml.safe_dump(dict(spec.config), handle, sort_keys=False)
-
+    source = find(folder, spec.config_hash)
+    _make_ready(spec, anew=source is None)
     _seed(spec.seed)
     module, data, options = build(spec.config)
     history = History(folder / HISTORY, every=int(options.get("log_every_n_steps") or 10), report=report)
     evaluation = Evaluation()
     clock = Clock(start)
-    trainer = _trainer(options, folder, [history, evaluation, clock])
-    trainer.fit(module, datamodule=data)
-    if "tune" not in spec.tags:  # a trial may fail to learn: it scores badly and is not chosen
+    callbacks: list[L.Callback] = [history, evaluation, clock, StepSeeds(spec.seed)]
+    pruning = Pruning(judge, evaluation) if judge is not None else None
+    trainer = _trainer(options, folder, [*callbacks, *([pruning] if pruning else [])], resume)
+    with explained():
+        trainer.fit(module, datamodule=data, ckpt_path=source, weights_only=None if source is None else True)
+    resume.finish(trainer, module)
+    pruned = pruning.pruned_at if pruning is not None else None
+    if pruned is None:
         check_finite(module, trainer.global_step)
     trainer.save_checkpoint(folder / FINAL, weights_only=True)
 
+    metrics = dict(pruning.metrics) if pruning is not None else {}
     predictions: dict[str, str] = {}
-    for split in spec.score:
+    clusters: dict[str, Any] = {}
+    for split in spec.score if pruned is None else ():
         # The model as it is now: final weights, or their average where an averaging callback swapped it in.
         (trainer.validate if split == "val" else trainer.test)(module, datamodule=data, verbose=False)
+        metrics |= evaluation.metrics[split]
         predictions[split] = f"predictions-{split}.npz"
         if trainer.is_global_zero:
             evaluation.predictions[split].save(folder / predictions[split])
+            clusters |= sums_by_cluster(split, evaluation.predictions[split], spec.endpoint)
     if trainer.is_global_zero:
         save_parts(module.network, folder / WEIGHTS, [n for n, _ in module.network.named_children()])
     facts = describe(module, data)
     facts["steps"] = trainer.global_step
+    if pruned is not None:
+        facts["pruned_at"] = pruned
     return RunResult(
         name=spec.name,
         arm=spec.arm,
         seed=spec.seed,
-        status="finished",
-        metrics={k: v for split in spec.score for k, v in evaluation.metrics[split].items()},
+        status="finished" if pruned is None else "pruned",
+        metrics=metrics,
         measured={
-            "start_seconds": clock.first_step,
-            "train_seconds": clock.fit,
-            "total_seconds": time.perf_counter() - start,
+            **clock.measured(),
             "ms_per_frame": milliseconds_per_frame(module, data),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         },
         facts=facts,
-        scorings={split: evaluation.scorings[split] for split in spec.score if split != "val"},
+        scorings={split: evaluation.scorings[split] for split in predictions if split != "val"},
         predictions=predictions,
+        clusters=clusters,
         config_hash=spec.config_hash,
         data_fingerprint=_fingerprint(data),
         weights_hash=fingerprint(module.network),
         commit=commit(),
         versions=versions(),
     )
+
+
+def _make_ready(spec: RunSpec, anew: bool) -> None:
+    """The run's folder with its configuration; what an earlier attempt left goes, unless it is continued."""
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        return  # the other ranks are started when rank 0 has been here
+    folder = spec.folder
+    for stale in (RESULT, HISTORY) if anew else (RESULT,):
+        (folder / stale).unlink(missing_ok=True)
+    if anew:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / CONFIG) as handle:
+        yaml.safe_dump(dict(spec.config), handle, sort_keys=False)
+
+
+def sums_by_cluster(split: str, predictions: Predictions, endpoint: str) -> dict[str, Any]:
+    """What a report needs of a split's predictions, by the split's name; nothing for a measure that is no mean of joints."""
+    with contextlib.suppress(BiposeError):
+        return {split: condense(predictions, endpoint or ENDPOINT, detail=split == "test").plain()}
+    return {}
 
 
 def check_finite(module: PoseModule, step: int) -> None:
@@ -180,37 +225,23 @@ def check_finite(module: PoseModule, step: int) -> None:
             )
 
 
-class Clock(L.Callback):
-    """When the first optimiser step was done and how long the fit took, in seconds."""
-
-    def __init__(self, start: float) -> None:
-        self.start, self.first_step, self.fit = start, float("nan"), float("nan")
-        self._fit_start = start
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._fit_start = time.perf_counter()
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any) -> None:
-        if self.first_step != self.first_step:
-            self.first_step = time.perf_counter() - self.start
-
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.fit = time.perf_counter() - self._fit_start
-
-
-def _trainer(options: Mapping[str, Any], folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
-    """The Trainer as configured, without what a run in a batch of runs must not have: bars, loggers, own checkpoints."""
+def _trainer(options: Mapping[str, Any], folder: Path, callbacks: list[L.Callback], resume: Resume) -> L.Trainer:
+    """The Trainer as configured, without what a run in a batch of runs must not have: bars and loggers."""
+    check_asked(options)
     chosen = dict(options)  # null means null: check_val_every_n_epoch
     own = _instances(chosen.pop("callbacks", None))
     chosen.update(
         default_root_dir=str(folder),
         logger=False,
-        enable_checkpointing=any(isinstance(c, Checkpoint) for c in own),
+        enable_checkpointing=True,
+        plugins=with_checkpoint_io(chosen.get("plugins")),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    return L.Trainer(**chosen, callbacks=[*callbacks, *own])
+    trainer = L.Trainer(**chosen, callbacks=[*callbacks, *own, resume])
+    check_whole(trainer)
+    return trainer
 
 
 def _instances(callbacks: Any) -> list[L.Callback]:

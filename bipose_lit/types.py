@@ -30,6 +30,22 @@ class BiposeError(Exception):
     """A failure that the user can mend. The message is one line: what, where, what to do."""
 
 
+class Preempted(BiposeError):  # noqa: N818 - an end in good order is no error
+    """A signal asked a run to stop: it wrote a checkpoint, and the same run goes on from there when it is started again.
+
+    Args:
+        line: the message.
+        number: of the signal.
+
+    Attributes:
+        code: exit status of a process that ends by this, 128 + the signal's number.
+    """
+
+    def __init__(self, line: str, number: int) -> None:
+        super().__init__(line)
+        self.code = 128 + int(number)
+
+
 class AbsentSplitError(BiposeError):
     """A split that this data set's folder does not hold: no file or list names it. Damage is another matter."""
 

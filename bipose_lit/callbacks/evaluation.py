@@ -34,7 +34,7 @@ class Evaluation(L.Callback):
 
     def _start(self) -> None:
         self._collector = PredictionCollector()
-        self._loss, self._labels = 0.0, 0
+        self._loss, self._weight = 0.0, 0.0
         self._met: set[tuple[int, int]] = set()
 
     def _add(self, batch: ClipBatch, outputs: Any) -> None:
@@ -43,9 +43,11 @@ class Evaluation(L.Callback):
         repeated = windows <= self._met  # what a sampler adds to even out the ranks fills a batch of its own
         self._met |= windows
         if "loss" in outputs and not repeated:
-            labels = int((batch.visible[batch.valid] != ABSENT).sum())
-            self._loss += float(outputs["loss"]) * labels
-            self._labels += labels
+            # Sums over sums, as in training: the mean does not depend on how clips were dealt to batches and processes.
+            labels = (batch.visible[batch.valid] != ABSENT).sum()
+            weight = float(outputs.get("normaliser", labels))
+            self._loss += float(outputs["loss"]) * weight
+            self._weight += weight
 
     def _finish(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
         if trainer.sanity_checking:
@@ -68,12 +70,12 @@ class Evaluation(L.Callback):
         aliases(metrics)  # two numbers under one alias would overwrite each other
         self.predictions[split], self.metrics[split] = predictions, metrics
         self.scorings[split] = self.scorings.get(split, 0) + 1
-        loss, labels = self._loss, float(self._labels)
+        loss, weight = self._loss, self._weight
         if trainer.world_size > 1:  # summed by all ranks, also by one that met no label
-            totals = torch.tensor([loss, labels], dtype=torch.float64, device=module.device)
-            loss, labels = trainer.strategy.reduce(totals, reduce_op="sum").tolist()
-        if labels:
-            metrics[f"{split}/loss"] = loss / labels
+            totals = torch.tensor([loss, weight], dtype=torch.float64, device=module.device)
+            loss, weight = trainer.strategy.reduce(totals, reduce_op="sum").tolist()
+        if weight:
+            metrics[f"{split}/loss"] = loss / weight
         # Every rank holds the same numbers now, so nothing is reduced again.
         headlines = {n: v for n, v in metrics.items() if trainer.state.fn == "fit" or n.count("/") == 1}
         module.log_dict({n if n.endswith("/loss") else alias(n): v for n, v in headlines.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ class History(L.Callback):
     """Appends {"step", "epoch", metrics...} to a file every `every` optimiser steps and after each validation.
 
     Args:
-        path: history.jsonl; emptied when training starts from step 0.
+        path: history.jsonl; emptied when training starts anew. A resumed training drops the rows after its checkpoint.
         every: optimiser steps between two lines of training metrics.
         report: called with (step, total steps, metrics) for progress displays.
     """
@@ -27,12 +28,37 @@ class History(L.Callback):
     def __init__(self, path: Path, every: int = 10, report: Report | None = None) -> None:
         self.path, self.every, self.report = path, every, report
         self._last = -1
+        self._keep: int | None = 0  # bytes of the file that stay when the first row is written; None: all
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much of the file belongs to the steps so far; what is told is on the disk before the checkpoint is."""
+        size = 0
+        if self.path.is_file():
+            with self.path.open("rb") as handle:
+                size = os.fstat(handle.fileno()).st_size
+                os.fsync(handle.fileno())
+        return {"bytes": size if self._keep is None else self._keep, "last": self._last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._keep, self._last = int(state_dict["bytes"]), int(state_dict["last"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if trainer.global_step == 0:
-                self.path.write_text("")
+        if self._keep is None and trainer.global_step == 0:  # the same callback in another fit
+            self._keep = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin(trainer)
+
+    def _begin(self, trainer: L.Trainer) -> None:
+        if self._keep is None:
+            return
+        keep, self._keep = self._keep, None
+        if not trainer.is_global_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as handle:
+            if handle.tell() > keep:
+                handle.truncate(keep)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
@@ -57,6 +83,7 @@ class History(L.Callback):
                 self._write(trainer, callback.metrics["val"])
 
     def _write(self, trainer: L.Trainer, numbers: Mapping[str, float]) -> None:
+        self._begin(trainer)
         if not trainer.is_global_zero:
             return
         row = {"step": trainer.global_step, "epoch": trainer.current_epoch, **numbers}

@@ -9,12 +9,16 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from memory_index import MemoryReader
+from plain_parts import PatchyReader, PlainBackbone, PlainDecoder
 from torch import Tensor
 
 from bipose_lit.callbacks.evaluation import Evaluation
+from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets.clips import ClipSampling
+from bipose_lit.losses import HeatmapMSE
 from bipose_lit.metrics.summary import alias, mean_of
+from bipose_lit.module import PoseModule
 from bipose_lit.skeletons import Skeleton
 from bipose_lit.types import ABSENT, BiposeError, ClipBatch
 
@@ -113,6 +117,29 @@ def test_known_errors_give_known_numbers(tmp_path, options):
     assert len({loss for loss, _ in module.losses}) > 1
     assert trainer.callback_metrics["val_pck_0_1_clip_clip_box"] == 1.0
     assert trainer.callback_metrics["val/loss"] == pytest.approx(expected)
+
+
+def test_the_loss_does_not_depend_on_how_clips_are_dealt_to_batches(tmp_path):
+    """Batches hold very different numbers of labels, and joints at the border have little of their map in the crop."""
+
+    class Patchy(PatchyReader):
+        def index(self, split):
+            return replace(super().index("train"), split=split, name=f"memory/{split}")
+
+    torch.manual_seed(0)
+    found = []
+    for clips in (1, 3, 7):
+        module = PoseModule(
+            PlainBackbone(), PlainDecoder(), HeatmapCodec(stride=4, sigma=2.0), HeatmapMSE(), joints=5, size=(32, 32)
+        )
+        with torch.no_grad():
+            for number, weight in enumerate(module.parameters()):
+                weight.copy_(torch.linspace(-0.4, 0.5, weight.numel()).reshape(weight.shape) * (1 + number % 2))
+        callback = Evaluation()
+        datamodule = PoseDataModule(Patchy(7, 4), size=(32, 32), clips=ClipSampling(2), eval_batch_size=clips)
+        run(tmp_path, callback).validate(module, datamodule=datamodule, verbose=False)
+        found.append(callback.metrics["val"]["val/loss"])
+    assert found[1:] == pytest.approx([found[0]] * 2, rel=1e-5)
 
 
 class Judge:

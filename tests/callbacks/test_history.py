@@ -5,6 +5,7 @@ import json
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from memory_index import MemoryReader
 
 from bipose_lit.callbacks.evaluation import Evaluation
@@ -29,7 +30,7 @@ def module():
     )
 
 
-def fit(folder, module, history, *callbacks, **options):
+def fit(folder, module, history, *callbacks, ckpt_path=None, **options):
     trainer = L.Trainer(
         **{
             "default_root_dir": folder, "accelerator": "cpu", "devices": 1, "logger": False, "max_steps": 7,
@@ -38,7 +39,7 @@ def fit(folder, module, history, *callbacks, **options):
         }
     )  # fmt: skip
     data = PoseDataModule(MemoryReader(4, 5), size=(64, 64), clips=ClipSampling(4), batch_size=2)
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -71,6 +72,17 @@ def test_a_new_fit_starts_a_new_file(tmp_path, module):
     path.write_text('{"step": 99}\n')
     fit(tmp_path, module, History(path, every=1), max_steps=1)
     assert [r["step"] for r in rows(path) if "train/loss" in r] == [1]
+
+
+def test_a_fit_that_goes_on_drops_the_rows_after_its_checkpoint(tmp_path, module):
+    path = tmp_path / "h.jsonl"
+    keep = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    fit(tmp_path, module, History(path, every=1), keep, enable_checkpointing=True)
+    whole = path.read_text()
+    path.write_text(whole + '{"step": 8')  # a row of a step that was lost, cut off by a kill
+    fit(tmp_path, module, History(path, every=1), keep, enable_checkpointing=True, ckpt_path=tmp_path / "step=3.ckpt")
+    assert [r["step"] for r in rows(path) if "train/loss" in r] == [1, 2, 3, 4, 5, 6, 7]
+    assert path.read_text().splitlines()[:3] == whole.splitlines()[:3]
 
 
 def test_sanity_checks_and_scorings_outside_a_fit_leave_no_row(tmp_path, module):
