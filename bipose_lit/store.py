@@ -7,10 +7,12 @@ checkpoints/ and wandb/.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -25,6 +27,8 @@ from bipose_lit.types import BiposeError
 SCHEMA = 1
 RESULT, CONFIG, HISTORY, WEIGHTS = "result.json", "config.yaml", "history.jsonl", "weights.safetensors"
 SPEC = "spec.json"
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What a file system says that has no hard links."""
 
 
 @dataclass
@@ -101,6 +105,8 @@ class RunResult:
         facts: parameters, trainable_parameters, flops_per_frame, look_ahead_frames (null: the whole clip), steps, ...
         scorings: how often each split was scored, e.g. {"test": 1}.
         predictions: file name of the predictions by split, relative to the run's folder.
+        clusters: by split, sums and counts by cluster as `metrics.condensed` writes them: reports read these, not the
+            predictions. Results of older versions have none.
         config_hash: of the resolved configuration.
         data_fingerprint: of the files that were read.
         weights_hash: sha256 of the final weights.
@@ -118,6 +124,7 @@ class RunResult:
     facts: dict[str, Any] = field(default_factory=dict)
     scorings: dict[str, int] = field(default_factory=dict)
     predictions: dict[str, str] = field(default_factory=dict)
+    clusters: dict[str, Any] = field(default_factory=dict)
     config_hash: str = ""
     data_fingerprint: str = ""
     weights_hash: str = ""
@@ -127,11 +134,57 @@ class RunResult:
     schema: int = SCHEMA
 
     def save(self, folder: Path) -> None:
-        """Writes FOLDER/result.json atomically, keys sorted."""
+        """Writes FOLDER/result.json atomically, keys sorted, in the place of any other."""
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(folder / RESULT) as handle:
-            json.dump(asdict(self), handle, indent=1, sort_keys=True)
-            handle.write("\n")
+            self._write(handle)
+
+    def publish(self, folder: Path) -> bool:
+        """Writes FOLDER/result.json as `save` does, unless one is there; however many processes try at once, one succeeds.
+
+        Returns:
+            False if a result was there before: it stays, and this one must not count.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / RESULT
+        whole = folder / f".{RESULT}.{socket.gethostname()}.{os.getpid()}.part"
+        try:
+            with whole.open("w") as handle:
+                self._write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            try:
+                os.link(whole, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise  # a full disk
+                return self._create(path)
+            return True
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                whole.unlink()
+
+    def _create(self, path: Path) -> bool:
+        """`publish` on a file system without links: exclusive by creation; a kill in the middle leaves a damaged file."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            with os.fdopen(descriptor, "w") as handle:
+                self._write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+        except BaseException:
+            path.unlink()  # ours, and of no use
+            raise
+        return True
+
+    def _write(self, handle: IO[str]) -> None:
+        json.dump(asdict(self), handle, indent=1, sort_keys=True)
+        handle.write("\n")
 
     @classmethod
     def load(cls, folder: Path) -> RunResult | None:
@@ -168,6 +221,8 @@ class RunSpec:
         tags: free words ("trial", "tune", "stage1", "frozen", "full").
         config_hash: of `config`, as `config_hash` computes it; the run copies it into its result.
         score: splits that are scored once, after the fit. Tuning runs never see "test".
+        endpoint: metric whose sums by cluster stay in the result, as in `metrics.terms.parse`; "": the usual one. It decides
+            nothing about the training.
     """
 
     name: str
@@ -180,6 +235,7 @@ class RunSpec:
     tags: tuple[str, ...] = ()
     config_hash: str = ""
     score: tuple[str, ...] = ("val", "test")
+    endpoint: str = ""
 
     def save(self) -> Path:
         """Writes FOLDER/spec.json atomically and returns its path."""
@@ -228,6 +284,7 @@ UNHASHED = frozenset(
         "data.cache.init_args.progress",
         "data.num_workers",
         "data.pin_memory",
+        "checkpoint",
         "config",
     ]
 )

@@ -18,6 +18,8 @@ from bipose_lit.types import BiposeError
 
 Progress = Callable[[int, int, str], None]
 Report = Callable[[int, int, Mapping[str, float]], None]
+Judge = Callable[[int, Mapping[str, float], Mapping[str, float]], bool]
+"""Whether to prune: given the step, the metrics of a validation by protocol name, and the watched metric per cluster."""
 
 
 def _warm() -> None:
@@ -38,10 +40,10 @@ def _prepare(config: dict[str, Any], progress: Progress) -> list[str]:
     return prepare(config, progress)
 
 
-def _execute(spec: RunSpec, report: Report) -> RunResult:
+def _execute(spec: RunSpec, report: Report, judge: Judge | None = None) -> RunResult:
     from bipose_lit.run import execute
 
-    return execute(spec, report)
+    return execute(spec, report) if judge is None else execute(spec, report, judge)
 
 
 def _fingerprint(config: dict[str, Any]) -> str:
@@ -101,21 +103,24 @@ class Backend:
         warm: imports what runs need, and does nothing else; called in the parent before it forks.
         resolve: configuration files and dotted options to a complete configuration; makes no tensor.
         prepare: builds what runs of a configuration share; a no-op where it is there. Returns lines for the user, or None.
-        execute: one run; writes result.json last.
+        execute: one run, or what its checkpoint leaves to do; writes result.json last. Takes the judge as its third argument.
         fingerprint: of the data that a configuration reads, as runs put it into their results.
         cache_bytes: disk space of the features that runs of a configuration share.
         make: writes the synthetic data of a recipe into a folder unless they are there; runs in a process of its own.
         mirror: results to W&B; returns how many.
         report: tables, figures and report.html of one ablation's folder, given its manifest and one run's configuration;
             returns the text to print, which says where the files are. None: no report. (This layer does not know that one.)
+        judge: makes the function that decides about pruning from the plain data beside a run's specification. None: there is
+            none here.
     """
 
     warm: Callable[[], None] = _warm
     resolve: Callable[[Sequence[Path], Mapping[str, Any]], dict[str, Any]] = _resolve
     prepare: Callable[[dict[str, Any], Progress], list[str] | None] = _prepare
-    execute: Callable[[RunSpec, Report], RunResult] = _execute
+    execute: Callable[..., RunResult] = _execute
     fingerprint: Callable[[dict[str, Any]], str] = _fingerprint
     cache_bytes: Callable[[dict[str, Any]], int] = _cache_bytes
     make: Callable[[Mapping[str, Any], Path, int, Progress], None] = _make
     mirror: Callable[[Path, Sequence[str]], int] = _mirror
     report: Callable[[Path, dict[str, Any], dict[str, Any]], str] | None = None
+    judge: Callable[[Mapping[str, Any]], Judge] | None = None

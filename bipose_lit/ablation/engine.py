@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,27 +23,27 @@ from pathlib import Path
 from typing import Any
 
 from bipose_lit.ablation.backend import Backend
+from bipose_lit.ablation.devices import VISIBLE, choose, cores, device_count, needs_command
+from bipose_lit.ablation.keys import data_key, shared_key
 from bipose_lit.ablation.manifest import load_manifest, read_seeds
 from bipose_lit.ablation.overview import show_plan
-from bipose_lit.ablation.plan import Plan, check_arms, data_key, shared_key
-from bipose_lit.ablation.pool import Pool
+from bipose_lit.ablation.plan import TUNE, Plan, check_arms, run_seconds
+from bipose_lit.ablation.pool import Pool, Stopped
 from bipose_lit.ablation.process import Channel, Lock, Pending, call, limit_threads, redirect
 from bipose_lit.ablation.progress import Progress, make_progress
+from bipose_lit.ablation.runner import COMMAND, Runner
+from bipose_lit.ablation.slurm import leave_allocation
+from bipose_lit.ablation.storage import warm, was_opened
 from bipose_lit.ablation.text import read_yaml
-from bipose_lit.ablation.worker import COMMAND, Session, count, device_count, gpus, needs_command, prepare_once
+from bipose_lit.ablation.worker import Session, look
 from bipose_lit.memory import reuse_freed_memory
 from bipose_lit.store import RunSpec, atomic, innermost
 from bipose_lit.types import BiposeError
 
 MANIFEST, QUEUE = "manifest.json", "queue.journal"
-
-
-class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SECOND_SIGNAL = 1.0
+"""Seconds after which another signal means that whoever sends it will not wait."""
 
 
 def ablate(
@@ -57,6 +58,7 @@ def ablate(
     options: Sequence[str] = (),
     wandb: bool = True,
     fresh: bool = False,
+    devices: str | None = None,
     backend: Backend | None = None,
     progress: Progress | None = None,
 ) -> int:
@@ -74,11 +76,12 @@ def ablate(
         options: "KEY=VALUE", dotted options over every arm.
         wandb: mirror the results to W&B.
         fresh: repeat finished runs whose configuration has changed since.
+        devices: GPUs to share out: "auto", "cpu", a number, or a list such as "0,2"; default: all.
         backend: the suite's functions.
         progress: the display.
 
     Returns:
-        0 if all runs are finished, 1 if some failed, 130 or 143 if interrupted.
+        0 if all runs are finished, 1 if some failed, 128 + the signal's number if interrupted.
 
     Raises:
         BiposeError: the manifest, a configuration, the data or the queue is not usable.
@@ -87,7 +90,7 @@ def ablate(
     progress = progress or make_progress()
     scratch = Path(tempfile.mkdtemp(prefix="bipose-"))
     try:
-        with _signals():
+        with stopping():
             asked = load_manifest(manifest)
             if seeds is not None:
                 asked = replace(asked, seeds=read_seeds(seeds))
@@ -96,15 +99,16 @@ def ablate(
             check_arms(asked, arms)
             settings = parse_options(options)
             check_folder(out)
+            leave_allocation()
             limit_threads(1)
             reuse_freed_memory()
             progress.phase("loading libraries")
             backend.warm()
-            import bipose_lit.ablation.queue  # noqa: F401 - children inherit it
+            warm(storage or "")  # children inherit it
 
             progress.phase("checking the configurations")
             plan = Plan(asked, out, backend.resolve, arms, settings, fresh)
-            engine = Engine(plan, backend, progress, storage, workers, scratch)
+            engine = Engine(plan, backend, progress, storage, workers, scratch, devices)
             if plan_only:
                 return engine.show_plan()
             return engine.run(wandb)
@@ -159,32 +163,34 @@ class Engine:
         storage: str | None,
         workers: int | None,
         scratch: Path,
+        asked: str | None = None,
     ) -> None:
         self.plan, self.backend, self.progress = plan, backend, progress
         owner = f"{os.uname().nodename}:{os.getpid()}:{Lock.start_of(os.getpid())}"
-        devices = gpus()
+        devices = choose(asked)
+        if asked == "cpu":
+            os.environ[VISIBLE] = ""  # runs that leave the choice to Lightning would take a GPU each
         configs = [plan.config(arm, {}) for arm in plan.arms]
         on_gpu = bool(devices) and all(needs_command(c, True) for c in configs)
-        self.session = Session(
-            plan,
-            backend,
-            storage or str(plan.folder / QUEUE),
-            owner,
-            scratch,
-            devices=devices if on_gpu else (),
-            command=COMMAND,
-        )
-        threads, cores = plan.manifest.threads, _cores()
+        each = max(map(device_count, configs))
+        frozen = plan.manifest.mode == "frozen"
+        self.runner = Runner(plan.folder, backend, scratch, frozen, devices if on_gpu else (), COMMAND, each)
+        self.session = Session(plan, self.runner, storage or str(plan.folder / QUEUE), owner)
+        threads, available = plan.manifest.threads, cores()
         if workers is None:
-            each = max(map(device_count, configs))
-            workers = max(1, len(devices) // each) if on_gpu else max(1, cores // (threads * each))
+            workers = max(1, len(devices) // each) if on_gpu else max(1, available // (threads * each))
         elif workers < 1:
             raise BiposeError(f"--workers must be at least 1, not {workers}")
         self.makers, self.workers = workers, max(1, min(workers, len(plan.tasks)))
-        if not on_gpu and self.workers * threads > cores:
+        if on_gpu and self.workers * each > len(devices):
             progress.line(
-                f"bipose: warning: {self.workers} workers with {threads} threads each on {cores} cores will be slower than "
-                f"--workers {max(1, cores // threads)}"
+                f"bipose: warning: {self.workers} workers of {each} GPUs each share {len(devices)} GPUs; --workers "
+                f"{max(1, len(devices) // each)} gives each its own"
+            )
+        if not on_gpu and self.workers * threads > available:
+            progress.line(
+                f"bipose: warning: {self.workers} workers with {threads} threads each on {available} cores will be slower than "
+                f"--workers {max(1, available // threads)}"
             )
 
     def run(self, wandb: bool) -> int:
@@ -199,8 +205,14 @@ class Engine:
         gc.collect()
         gc.freeze()  # children share the parent's memory until they write to it; so the collector must not
         if todo:
-            self.session = replace(self.session, since=call(lambda channel: count(self.session)))
+            failed = call(lambda channel: sorted(look(self.session)))
+            self.session = replace(self.session, before=frozenset(failed))
+            was_opened(self.session.storage)
             self.prepare()
+            states = [plan.state(task) for task in plan.tasks.values()]
+            done = [run_seconds(s.result) for s in states if s.name == "finished" and s.result is not None]
+            self.progress.endpoint = plan.manifest.endpoint
+            self.progress.start_runs(len(done), len(plan.tasks), self.workers, done)
             Pool(self.session, self.workers, self.progress).work_off()
         mirroring = self.mirror() if wandb else None
         try:
@@ -215,7 +227,7 @@ class Engine:
             return
         root = data_root(self.plan.config(self.plan.arms[0], {}))
         self.progress.phase("making data")
-        call(lambda channel: self.backend.make(recipe, root, self.makers, channel.step_text), self._watch)
+        call(lambda channel: make_once(self.backend, recipe, root, self.makers, channel), self._watch)
 
     def check(self) -> bool:
         """Compares what is finished with what is asked for; whether anything is left to do."""
@@ -250,7 +262,7 @@ class Engine:
         def body(channel: Any) -> None:
             redirect(plan.folder / "prepare.log")
             for spec in specs.values():
-                prepare_once(self.session, spec, 0, channel)
+                self.runner.prepare_once(spec, 0, channel)
 
         call(body, self._watch)
 
@@ -267,7 +279,8 @@ class Engine:
 
         def body(channel: Any) -> int:
             redirect(folder / "wandb.log")
-            return self.backend.mirror(folder, tags)
+            with self.session.lock("mirror"):
+                return self.backend.mirror(folder, tags)
 
         return Pending(body)
 
@@ -278,7 +291,11 @@ class Engine:
         states = {key: plan.state(task) for key, task in plan.tasks.items()}
         runs = [s for k, s in states.items() if plan.tasks[k].kind == "run"]
         failed = {k: s.why for k, s in states.items() if s.name == "failed"}
-        blocked = {k: s.why for k, s in states.items() if s.name in ("waiting", "todo", "conflict")}
+        worst = {k: failed.pop(k) for k in list(failed) if plan.tasks[k].kind == TUNE}
+        blocked: dict[str, list[str]] = {}
+        for key, state in states.items():
+            if state.name in ("waiting", "todo", "conflict"):
+                blocked.setdefault(state.why, []).append(key)
         problem = text = ""
         if self.backend.report is not None and any(s.name == "finished" for s in runs):
             try:
@@ -296,13 +313,15 @@ class Engine:
             print(text)
         for key, why in failed.items():
             print(f"bipose: failed: {key}: {why}", file=sys.stderr)
-        for key, why in blocked.items():
-            print(f"bipose: not run: {key}{': ' if why else ''}{why}", file=sys.stderr)
+        for key, why in worst.items():
+            print(f"bipose: warning: tuning trial {key} failed and counts as the worst: {why}", file=sys.stderr)
+        for why, keys in blocked.items():
+            print(f"bipose: not run: {', '.join(keys)}{': ' if why else ''}{why}", file=sys.stderr)
         if problem:
             print(f"bipose: error: report: {problem}", file=sys.stderr)
         if failed or blocked or problem:
             if failed or blocked:
-                left = len(failed) + len(blocked)
+                left = len(failed) + sum(map(len, blocked.values()))
                 print(
                     f"bipose: error: {left} of {len(states)} runs are not finished; the same command tries them again",
                     file=sys.stderr,
@@ -313,7 +332,8 @@ class Engine:
     def _report(self, channel: Channel) -> str:
         plan = self.plan
         assert self.backend.report is not None
-        text = self.backend.report(plan.folder, plan.manifest.as_dict(), plan.config(plan.arms[0], {}))
+        with self.session.lock("report"):  # another start may be at its end too
+            text = self.backend.report(plan.folder, plan.manifest.as_dict(), plan.config(plan.arms[0], {}))
         return text.rstrip()
 
     def show_plan(self) -> int:
@@ -324,20 +344,27 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end an ablation in good order."""
+def stopping() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGUSR1 (SLURM's notice) end a start in good order; a second one, at once."""
+    arrived: list[float] = []
 
     def handle(number: int, frame: Any) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):  # once is enough: what follows is cleaning up
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+        arrived.append(time.monotonic())
+        if len(arrived) == 1 or arrived[-1] - arrived[0] > SECOND_SIGNAL:  # a scheduler may send one twice in a row
+            raise Stopped(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in STOPPING}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def make_once(backend: Backend, recipe: Mapping[str, Any], root: Path, workers: int, channel: Channel) -> None:
+    """Makes data unless they are there; several machines may begin together."""
+    with Lock(root.with_name(f".{root.name}.lock")):
+        backend.make(recipe, root, workers, channel.step_text)
 
 
 def data_root(config: Mapping[str, Any]) -> Path:
@@ -351,10 +378,6 @@ def data_root(config: Mapping[str, Any]) -> Path:
     if not root:
         raise BiposeError("make: data.reader has no root to write the data to; set data.reader.init_args.root")
     return Path(root)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 __all__ = ["Engine", "Stopped", "ablate", "parse_options"]

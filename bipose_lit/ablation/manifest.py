@@ -5,20 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bipose_lit.ablation.text import close, read_yaml
+from bipose_lit.ablation.fields import Fields, Overlay, read_mapping
+from bipose_lit.ablation.text import close
 from bipose_lit.types import BiposeError
 
-Overlay = Path | Mapping[str, Any]
-"""What an arm changes: a configuration file, or the same written into the manifest."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-RESERVED = ("stage1", "tune", "report")
 MAIN = "experiments/ablations/temporal.yaml"
 CONFIGURATION = {"trainer", "model", "data", "seed_everything"}
 """Options of `bipose fit`, by which one of its files is known."""
@@ -132,15 +127,8 @@ def load_manifest(path: Path) -> Manifest:
         BiposeError: one line with the file, what is wrong and what is meant.
     """
     path = Path(path)
-    if not path.is_file():
-        if path.is_dir():
-            raise BiposeError(f"manifest {path} is a folder; give a YAML file, such as {MAIN}")
-        near = close(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
-        raise BiposeError(f"manifest {path} not found{near or f'; check the path (the main one is {MAIN})'}")
+    data = read_mapping(path, "manifest", MAIN, "question, base, arms, baseline and seeds")
     try:
-        data = read_yaml(path.read_text())
-        if not isinstance(data, Mapping):
-            raise BiposeError("a manifest is a mapping with at least question, base, arms, baseline and seeds")
         return _Reader(path, data).manifest()
     except BiposeError as error:
         raise BiposeError(f"{path}: {error}") from error
@@ -173,20 +161,18 @@ def check_space(space: Any, what: str) -> dict[str, Any]:
     return {str(k): v for k, v in space.items()}
 
 
-class _Reader:
+class _Reader(Fields):
     """Takes a manifest's mapping apart."""
 
     def __init__(self, path: Path, data: Mapping[Any, Any]) -> None:
-        self.path, self.data = path, data
+        super().__init__(path, data)
         known = [f.name for f in fields(Manifest) if f.name != "path"] + ["axes"]
         if CONFIGURATION & set(data) and not {"question", "arms", "axes"} & set(data):
             raise BiposeError(
                 f"this is a configuration, not a manifest: train with it by 'bipose fit -c {path}', or write a manifest with "
                 "question, base, arms (see ARCHITECTURE.md)"
             )
-        for key in data:
-            if key not in known:
-                raise BiposeError(f"unknown key '{key}'{close(str(key), known)}; known: {', '.join(sorted(known))}")
+        self.only(known)
 
     def manifest(self) -> Manifest:
         arms = self.arms()
@@ -203,23 +189,9 @@ class _Reader:
         if stage1 == "given" and stage1_config:
             raise BiposeError("stage1_config is used by stage1: per_seed alone; remove it, or say stage1: per_seed")
         baseline = self.arm(self.take("baseline", str, next(iter(arms))), arms, "baseline")
-        make = self.data.get("make")
-        if make is not None and not isinstance(make, Mapping):
-            raise BiposeError(f"make must be a mapping of the data's recipe, not {make!r}")
-        if make is not None and isinstance(make.get("motion_files"), list):
-            make = {**make, "motion_files": [self.file(f, "make.motion_files") for f in make["motion_files"]]}
-        threads = self.take("threads", int, 1)
-        if threads < 1:
-            raise BiposeError(f"threads must be at least 1, not {threads}")
-        margin = self.take("margin", (int, float), 0.005)
-        if margin <= 0:
-            raise BiposeError(f"margin must be above 0, not {margin}")
-        name = self.take("name", str, self.path.stem)
-        if not NAME.fullmatch(name):
-            raise BiposeError(f"name '{name}' must consist of letters, digits and _ . + - (it becomes a folder)")
         return Manifest(
             path=self.path,
-            name=name,
+            name=self.name(),
             question=self.take("question", str),
             base=tuple(self.file(f, "base") for f in self.strings("base", required=True)),
             arms=arms,
@@ -228,76 +200,20 @@ class _Reader:
             contrasts=self.contrasts(arms),
             seeds=seeds,
             endpoint=self.take("endpoint", str, "pck@0.1[clip]"),
-            margin=float(margin),
+            margin=self.margin(),
             mode=self.one_of("mode", MODES),
             stage1=stage1,
             stage1_config=stage1_config,
             weights=None if weights is None else self.file(weights, "weights"),
-            threads=threads,
+            threads=self.threads(),
             tune=self.tune(arms, seeds),
-            make=make,
+            make=self.make(),
             assay=self.data.get("assay"),
             metrics=self.strings("metrics"),
             trial=self.take("trial", bool, False),
             notes=self.take("notes", str, ""),
             tags=self.strings("tags"),
         )
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-        value = self.data.get(key)
-        if value is None:
-            if default is None:
-                raise BiposeError(f"'{key}' is missing")
-            return default
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            wanted = {"str": "text", "int": "a whole number", "bool": "true or false", "float": "a number"}
-            raise BiposeError(f"{key} must be {wanted.get(kinds[-1].__name__, kinds[-1].__name__)}, not {value!r}")
-        return value
-
-    def one_of(self, key: str, allowed: Sequence[str]) -> str:
-        value: str = self.take(key, str, allowed[0])
-        if value not in allowed:
-            raise BiposeError(f"{key} must be one of {', '.join(allowed)}, not {value!r}{close(value, allowed)}")
-        return value
-
-    def strings(self, key: str, required: bool = False) -> tuple[str, ...]:
-        value = self.data.get(key)
-        if value is None and not required:
-            return ()
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not items or not all(isinstance(v, str) for v in items):
-            raise BiposeError(f"{key} must be a list of texts, not {value!r}")
-        return tuple(items)
-
-    def file(self, name: Any, where: str) -> Path:
-        if not isinstance(name, str) or not name:
-            raise BiposeError(f"{where}: a file name is expected, not {name!r}")
-        path = (self.path.parent / Path(name).expanduser()).resolve()
-        if not path.is_file():
-            near = close(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-            raise BiposeError(f"{where}: file {name} not found (looked for {path}){near}")
-        return path
-
-    def overlays(self, value: Any, where: str) -> tuple[Overlay, ...]:
-        if value is None or value == {}:
-            return ()
-        items = value if isinstance(value, list) else [value]
-        for item in items:
-            if not isinstance(item, str | Mapping):
-                raise BiposeError(f"{where}: a configuration file or a mapping of options is expected, not {item!r}")
-        return tuple(item if isinstance(item, Mapping) else self.file(item, where) for item in items)
-
-    def group(self, value: Any, where: str) -> dict[str, tuple[Overlay, ...]]:
-        if not isinstance(value, Mapping) or not value:
-            raise BiposeError(f"{where} must map names to configuration files or options")
-        for name in value:
-            if not isinstance(name, str) or not NAME.fullmatch(name):
-                hint = " (write it in quotes)" if not isinstance(name, str) else ""
-                raise BiposeError(f"{where}: the name {name!r} must consist of letters, digits and _ . + -{hint}")
-            if name in RESERVED:
-                raise BiposeError(f"{where}: the name '{name}' is reserved; choose another")
-        return {name: self.overlays(overlay, f"{where}.{name}") for name, overlay in value.items()}
 
     def arms(self) -> dict[str, tuple[Overlay, ...]]:
         if ("arms" in self.data) == ("axes" in self.data):

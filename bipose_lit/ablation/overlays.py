@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bipose_lit.ablation.plan import data_key
+from bipose_lit.ablation.keys import data_key
 from bipose_lit.cli import build
 from bipose_lit.datasets.index import PoseIndex
 from bipose_lit.drawing import draw_pose, side_by_side

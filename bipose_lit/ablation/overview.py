@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from bipose_lit.ablation.plan import shared_key, steps
+from bipose_lit.ablation.keys import shared_key
+from bipose_lit.ablation.plan import steps
 from bipose_lit.ablation.process import Channel, call
 from bipose_lit.ablation.progress import clock
 from bipose_lit.ablation.worker import Session
@@ -61,7 +62,7 @@ def show_plan(
     close()
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
     seconds = plan.estimate(workers)
-    gpus = f", GPUs: {len(session.devices)}" if session.devices else ""
+    gpus = f", GPUs: {len(session.runner.devices)}" if session.runner.devices else ""
     print(f"runs: {len(plan.tasks)}, " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())))
     print(f"workers: {workers}, threads each: {m.threads}{gpus}")
     print(f"disk: {disk}")
@@ -70,4 +71,4 @@ def show_plan(
 
 
 def _cache_bytes(session: Session, config: Mapping[str, Any], channel: Channel) -> int:
-    return session.backend.cache_bytes(dict(config))
+    return session.runner.backend.cache_bytes(dict(config))

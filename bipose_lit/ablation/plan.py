@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,9 @@ from typing import Any
 import yaml
 
 from bipose_lit.ablation import tune
-from bipose_lit.ablation.manifest import Manifest, Overlay
+from bipose_lit.ablation.fields import Overlay
+from bipose_lit.ablation.keys import data_key
+from bipose_lit.ablation.manifest import Manifest
 from bipose_lit.ablation.text import close
 from bipose_lit.store import (
     RESULT,
@@ -24,7 +25,6 @@ from bipose_lit.store import (
     RunResult,
     RunSpec,
     config_hash,
-    innermost,
     is_unhashed,
     run_folder,
 )  # fmt: skip
@@ -32,9 +32,6 @@ from bipose_lit.types import BiposeError
 
 STAGE1, TUNE = "stage1", "tune"
 WEIGHTS_OPTION = "model.weights"
-SHARED = ("backbone", "size", "joints", "weights", "weights_for")
-"""Options of the model that decide what a frozen backbone's features are."""
-
 Resolve = Callable[[Sequence[Path], Mapping[str, Any]], dict[str, Any]]
 
 
@@ -101,6 +98,8 @@ class Plan:
         self._configs: dict[str, dict[str, Any]] = {}
         self._files: dict[str, str] = {}
         self._results: dict[str, tuple[tuple[int, int, int], RunResult | None]] = {}
+        self._bound: dict[str, tuple[list[Any], RunSpec]] = {}
+        self._data: dict[tuple[str, str], str] = {}
         if manifest.weights is not None:
             self.options.setdefault(WEIGHTS_OPTION, str(manifest.weights))
         self.tasks = {task.key: task for task in self._tasks()}
@@ -149,7 +148,10 @@ class Plan:
             if arm == STAGE1:
                 options.pop(WEIGHTS_OPTION, None)
             with tempfile.TemporaryDirectory(prefix="bipose-") as folder:
-                files = [*m.base, *(_file(o, Path(folder), f"{m.path.stem}-{arm}-{i}") for i, o in enumerate(overlays))]
+                files = [
+                    *m.base,
+                    *(overlay_file(o, Path(folder), f"{m.path.stem}-{arm}-{i}") for i, o in enumerate(overlays)),
+                ]
                 try:
                     self._configs[key] = self._resolve(files, options)
                 except BiposeError as error:
@@ -178,11 +180,19 @@ class Plan:
             BiposeError: weights that are not there, or a tuning without a usable trial.
         """
         done: dict[str, RunResult] = {}
+        basis: list[Any] = []
         for key in task.needs:
             state = self.state(self.tasks[key])
-            if state.name != "finished" or state.result is None:
+            if state.name == "finished" and state.result is not None:
+                done[key] = state.result
+            elif not (state.name == "failed" and self.tasks[key].kind == TUNE):  # a failed trial counts as the worst
                 return None
-            done[key] = state.result
+            basis.append((state.name, self._results[key][0]))
+        if self._bound.get(task.key, (None,))[0] != basis:  # else nothing that it depends on has changed
+            self._bound[task.key] = (basis, self._bind(task, done))
+        return self._bound[task.key][1]
+
+    def _bind(self, task: Task, done: Mapping[str, RunResult]) -> RunSpec:
         config = self._tuned(task, done)
         replaced: dict[str, str] = {}
         first = f"{STAGE1}/seed{task.seed}"
@@ -207,6 +217,7 @@ class Plan:
             tags=(m.mode, *((task.kind,) if task.kind != "run" else ()), *(("trial",) if m.trial else ()), *m.tags),
             config_hash=config_hash({**config, "threads": m.threads}, replaced),
             score=("val", "test") if task.kind == "run" else ("val",),
+            endpoint=m.endpoint,
         )
 
     def _tuned(self, task: Task, done: Mapping[str, RunResult]) -> dict[str, Any]:
@@ -221,15 +232,26 @@ class Plan:
         """The trial that won an arm's tuning and its setting.
 
         Raises:
-            BiposeError: the metric is missing or never a number.
+            BiposeError: the metric is missing.
+            NoTrialError: it is never a number.
         """
         t = self.manifest.tune
         assert t is not None
         trials = [task for task in self.tasks.values() if task.kind == "tune" and task.of == arm]
-        scores = [done[task.key].metrics for task in trials]
-        values = [metrics[tune.find_metric(metrics, t.metric, "val")] for metrics in scores]
+        values = [math.nan] * len(trials)
+        for index, task in enumerate(trials):
+            if task.key in done:
+                metrics = done[task.key].metrics
+                values[index] = metrics[tune.find_metric(metrics, t.metric, "val")]
         index = tune.best(t, values)
         return index, dict(trials[index].point)
+
+    def settled(self, task: Task) -> bool:
+        """Whether a failed tuning trial stays so: a run of its arm is finished, with the best of the other trials."""
+        if task.kind != "tune":
+            return False
+        runs = (t for t in self.tasks.values() if t.kind == "run" and t.of == task.of)
+        return any((result := self.result(t)) is not None and result.status == "finished" for t in runs)
 
     def _file_hash(self, name: str) -> str:
         if name not in self._files:
@@ -245,22 +267,33 @@ class Plan:
     def state(self, task: Task) -> State:
         """How far a task is, from the files on disk."""
         result = self.result(task)
-        spec = self.bind(task)
+        try:
+            spec = self.bind(task)
+        except tune.NoTrialError as error:
+            return State("waiting", f"arm {task.of}: {error}", result)
         if spec is None:
-            return State(
-                "waiting", "for " + ", ".join(k for k in task.needs if self.state_name(k) != "finished"), result
-            )
+            open_ = [k for k in task.needs if self.state_name(k) != "finished"]
+            return State("waiting", f"for {', '.join(open_)}", result)
         if result is None:
             return State("todo")
         if result.status != "finished":
             return State("failed", result.error, result)
         if result.config_hash != spec.config_hash:
             why = f"was made with another configuration{_difference(spec)}"
-        elif (known := self.fingerprints.get(data_key(spec.config))) and known != result.data_fingerprint:
+        elif (known := self._data_now(spec)) and known != result.data_fingerprint:
             why = "was made from other data: files have changed since"
         else:
             return State("finished", "", result)
         return State("todo", why) if self.fresh else State("conflict", why, result)
+
+    def _data_now(self, spec: RunSpec) -> str:
+        """Fingerprint of the data that a run of this plan reads; "" while nobody has looked."""
+        if not self.fingerprints:
+            return ""
+        place = (spec.arm, spec.config_hash)
+        if place not in self._data:
+            self._data[place] = data_key(spec.config)
+        return self.fingerprints.get(self._data[place], "")
 
     def state_name(self, key: str) -> str:
         return self.state(self.tasks[key]).name
@@ -328,36 +361,7 @@ def steps(config: Mapping[str, Any]) -> str:
     return f"{trainer['max_epochs']} epochs" if trainer.get("max_epochs") else "?"
 
 
-def data_key(config: Mapping[str, Any]) -> str:
-    """Equal for configurations that read the same data from the same folders."""
-    return config_hash({"data": _unseeded(config), "roots": _roots(config)})
-
-
-def shared_key(config: Mapping[str, Any]) -> str:
-    """Equal for runs that can share cached features."""
-    model = config.get("model") or {}
-    shared = {k: model.get(k) for k in SHARED}
-    return config_hash({"data": _unseeded(config), "model": shared, "roots": _roots(config)})
-
-
-def _unseeded(config: Mapping[str, Any]) -> Any:
-    """The data's configuration without the run's seed, which changes neither files nor cached views."""
-    data = config.get("data")
-    return {k: v for k, v in data.items() if k != "seed"} if isinstance(data, Mapping) else data
-
-
-def _roots(config: Mapping[str, Any]) -> dict[str, str]:
-    """The folders of the readers; hashes leave places out, but what lies in two folders need not be equal."""
-    data = config.get("data")
-    found: dict[str, str] = {}
-    for name in ("reader", "train_reader"):
-        arguments = innermost(data.get(name) if isinstance(data, Mapping) else None).get("init_args")
-        root = arguments.get("root") if isinstance(arguments, Mapping) else None
-        found[name] = os.path.abspath(str(root)) if root else ""
-    return found
-
-
-def _file(overlay: Overlay, folder: Path, name: str) -> Path:
+def overlay_file(overlay: Overlay, folder: Path, name: str) -> Path:
     if isinstance(overlay, Path):
         return overlay
     path = folder / f"{name}.yaml"

@@ -13,10 +13,12 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +111,23 @@ def fork(body: Callable[[Channel], None], slot: int = 0, siblings: tuple[Child, 
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
     pid = os.fork()
     if pid:
         os.close(write)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        return Child(pid, read, slot)
+        child = Child(pid, read, slot)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # a signal that came meanwhile is handled here
+        except BaseException:
+            stop([child])
+            child.close()
+            raise
+        return child
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         die_with_parent(parent)
         os.close(read)
@@ -254,6 +263,16 @@ def describe_exit(code: int | None) -> str:
     return f"was killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
 
 
+@cache
+def machine() -> str:
+    """Names this machine: its host name, and its boot, since containers on many machines may have one name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        boot = ""
+    return socket.gethostname() + (f"/{boot}" if boot else "")
+
+
 class Lock:
     """A lock on a path that ends with the process; the file says who holds it.
 
@@ -263,6 +282,7 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = -1
+        self._mark = ""
 
     def acquire(self, wait: bool = True) -> bool:
         """Takes the lock; False if `wait` is false and another process holds it."""
@@ -276,8 +296,12 @@ class Lock:
         except BaseException:
             os.close(fd)
             raise
+        if not wait and self._elsewhere(fd):
+            os.close(fd)
+            return False
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+        self._mark = f"{machine()} {os.getpid()} {self.start_of(os.getpid())}\n"
+        os.pwrite(fd, self._mark.encode(), 0)
         self._fd = fd
         return True
 
@@ -285,6 +309,10 @@ class Lock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def descriptors(self) -> tuple[int, ...]:
+        """What a command must be given (`pass_fds`) to hold the lock too, until it has ended; empty if it is not held."""
+        return (self._fd,) if self._fd >= 0 else ()
 
     def __enter__(self) -> Lock:
         self.acquire()
@@ -304,11 +332,31 @@ class Lock:
         except BlockingIOError:
             return True
         else:
-            # File systems that do not share locks between machines still share times.
-            host = os.pread(fd, 256, 0).decode(errors="replace").split(" ")[0]
-            return host not in ("", socket.gethostname()) and time.time() - os.fstat(fd).st_mtime < STALE
+            return self._elsewhere(fd)
         finally:
             os.close(fd)
+
+    def _elsewhere(self, fd: int) -> bool:
+        """Whether a process on another machine holds it, though file locks are not shared: times still are."""
+        host = os.pread(fd, 256, 0).decode(errors="replace").split(" ")[0].strip()
+        if host in ("", machine()):
+            return False
+        with tempfile.TemporaryFile(dir=self.path.parent) as probe:  # the file server's clock, not this machine's
+            return os.fstat(probe.fileno()).st_mtime - os.fstat(fd).st_mtime < STALE
+
+    def mine(self) -> bool:
+        """Whether this object holds it and nobody has taken it over since (where machines do not share file locks)."""
+        return self._fd >= 0 and self._text() == self._mark
+
+    def holder(self) -> str:
+        """Who holds it, "HOST PID", or who did last; "" if nobody."""
+        return " ".join(self._text().split()[:2])
+
+    def _text(self) -> str:
+        try:
+            return self.path.read_text(errors="replace")
+        except OSError:
+            return ""
 
     def touch(self) -> None:
         """A sign of life."""

@@ -108,14 +108,22 @@ class Progress:
     ) -> None:
         """A run ended; says so in one line that stays."""
         self.running.pop(slot, None)
-        if status == "finished":
+        if status in ("finished", "pruned"):
             self.done += 1
             self.seconds += [seconds] if math.isfinite(seconds) else []
             shown_value = f"  {name} {value:.4f}" if value is not None and name else ""
-            self.line(f"{key} finished{shown_value}  {clock(seconds)}  ({self.done}/{self.total})")
+            self.line(f"{key} {status}{shown_value}  {clock(seconds)}  ({self._count()})")
         else:
             self.failed += 1
             self.line(f"{key} failed: {error}")
+
+    def _count(self) -> str:
+        return f"{self.done}/{self.total}" if self.total else str(self.done)  # a budget in hours knows no total
+
+    def left(self, slot: int, key: str, why: str) -> None:
+        """A run was left half done; it goes on when a worker takes it up."""
+        self.running.pop(slot, None)
+        self.line(f"{key} interrupted: {why}")
 
     def eta(self) -> float:
         """Seconds left, by the mean of finished runs, else by how far the running ones are; NaN if nothing tells."""
@@ -137,7 +145,7 @@ class Progress:
             inner = self._phase.words()
             return f"{self.phase_name}{': ' + inner if inner else ''}"
         eta = self.eta()
-        parts = [f"{self.done}/{self.total} runs finished"]
+        parts = [f"{self._count()} runs finished"]
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"about {clock(eta)} left"] if math.isfinite(eta) and self.done + self.failed < self.total else []
         return ", ".join(parts + ([self.note] if self.note else []))

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import os
 import socket
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from bipose_lit.ablation.process import Lock
-from bipose_lit.types import BiposeError
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
+from bipose_lit.ablation.storage import close_storage, open_storage, open_study
 
 
 @dataclass(frozen=True)
@@ -50,28 +45,6 @@ def engine_id() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{Lock.start_of(os.getpid())}"
 
 
-class _KernelLock:
-    """The journal's lock by flock: a killed holder leaves none behind, and its torn last line is cut off."""
-
-    def __init__(self, path: Path) -> None:
-        self._journal = path
-        self._lock = Lock(path.with_name(path.name + ".flock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        with self._journal.open("rb+") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            if size:
-                handle.seek(size - 1)
-                if handle.read(1) != b"\n":
-                    handle.seek(0)
-                    handle.truncate(handle.read().rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
 class Queue:
     """The study OUT/NAME's runs are queued in.
 
@@ -85,27 +58,23 @@ class Queue:
 
     def __init__(self, url: str, name: str) -> None:
         self.name = name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                self.storage = _open(url)
-                self.study = optuna.create_study(
-                    storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
-                )
-            except Exception as error:  # optuna, SQLAlchemy and drivers each have their own kinds
-                reason = (str(error).splitlines() or [""])[0]
-                raise BiposeError(
-                    f"cannot open the queue {url}: {type(error).__name__}: {reason}; give another --storage, or "
-                    "delete a damaged queue file (finished runs are kept in their folders)"
-                ) from error
+        self.storage = open_storage(url)
+        self.study = open_study(self.storage, url, name, "maximize")
 
     def __enter__(self) -> Queue:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if isinstance(self.storage, RDBStorage):
-            self.storage.remove_session()
-            self.storage.engine.dispose()
+        self.close()
+
+    def close(self) -> None:
+        """Gives connections back; the queue opens them again when it is used."""
+        close_storage(self.storage)
+
+    @property
+    def keeps_no_connection(self) -> bool:
+        """Whether it may lie open while a run takes its time."""
+        return isinstance(self.storage, JournalStorage)
 
     def entries(self) -> list[Entry]:
         """All attempts, oldest first."""
@@ -126,14 +95,21 @@ class Queue:
         self.study.enqueue_trial({}, user_attrs={"key": key, **attributes})
 
     def take(self, order: Sequence[str], owner: str) -> Entry | None:
-        """The waiting attempt at the first possible of these tasks, now running; None if none of them waits."""
+        """The open attempt at the first possible of these tasks, now running; None if none of them has one.
+
+        An attempt that runs already is taken too, under the number it has: the caller knows that its process is gone.
+        """
         place = {key: i for i, key in enumerate(order)}
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        mine = [t for t in waiting if t.user_attrs.get("key") in place]
+        live = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+        mine = [t for t in live if t.user_attrs.get("key") in place]
         for trial in sorted(mine, key=lambda t: (place[t.user_attrs["key"]], t.number)):
-            if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                self.storage.set_trial_user_attr(trial._trial_id, "owner", owner)
-                return Entry(trial.number, str(trial.user_attrs["key"]), "running", owner)
+            # trial._trial_id: the storage speaks of trials by it, and only the storage can start a waiting one by choice.
+            if trial.state == TrialState.WAITING and not self.storage.set_trial_state_values(
+                trial._trial_id, TrialState.RUNNING
+            ):
+                continue
+            self.storage.set_trial_user_attr(trial._trial_id, "owner", owner)
+            return Entry(trial.number, str(trial.user_attrs["key"]), "running", owner)
         return None
 
     def tell(self, number: int, value: float | None, reaped: bool = False, **attributes: Any) -> None:
@@ -168,14 +144,6 @@ class Queue:
                 params=dict(point), distributions=distributions, value=value, user_attrs={"trial": trial}
             )
         )
-
-
-def _open(url: str) -> BaseStorage:
-    if "://" in url:
-        return RDBStorage(url)
-    path = Path(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_KernelLock(path)))  # type: ignore[arg-type]
 
 
 def _distribution(entry: Any) -> BaseDistribution:

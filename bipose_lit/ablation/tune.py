@@ -18,6 +18,10 @@ from bipose_lit.types import BiposeError
 SPLITS = ("train", "val", "test")
 
 
+class NoTrialError(BiposeError):
+    """A tuning without a single usable trial; its arm cannot run."""
+
+
 def points(tune: Tune, arm: str) -> list[dict[str, Any]]:
     """The `tune.trials` settings of an arm, by dotted option; the shared options are equal for all arms."""
     space = {**tune.space, **tune.arms.get(arm, {})}
@@ -48,11 +52,13 @@ def best(tune: Tune, scores: Sequence[float]) -> int:
     """The trial that won; the first of equals.
 
     Raises:
-        BiposeError: no score is a number.
+        NoTrialError: no score is a number, since every trial failed or diverged.
     """
     signed = [(s if tune.maximize else -s) if math.isfinite(s) else -math.inf for s in scores]
     if not any(math.isfinite(s) for s in signed):
-        raise BiposeError(f"tuning: {tune.metric} is not a number in any of the {len(scores)} trials; mend the space")
+        raise NoTrialError(
+            f"tuning: {tune.metric} is not a number in any of the {len(scores)} trials (they failed or diverged); mend the space"
+        )
     return signed.index(max(signed))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ class Site:
     def write(self, text: str) -> None:
         (self.folder / "m.yaml").write_text(text)
 
-    def start(self, seconds: float = 0.05, every: float = 10, **arguments) -> subprocess.Popen:
+    def start(self, seconds: float = 0.05, every: float = 10, environ=None, before=(), **arguments) -> subprocess.Popen:
+        """The engine in a process group of its own; `before`: a command that starts it, `environ`: more environment."""
         environment = {
             **os.environ,
             "FAKE_LOG": str(self.folder),
@@ -48,9 +50,10 @@ class Site:
             "FAKE_EVERY": str(every),
             "PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parent}",
             "CUDA_VISIBLE_DEVICES": "",
+            **(environ or {}),
         }
         return subprocess.Popen(
-            [sys.executable, str(FAKE), "m.yaml", json.dumps({"workers": 2, **arguments})],
+            [*before, sys.executable, str(FAKE), "m.yaml", json.dumps({"workers": 2, **arguments})],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -63,6 +66,14 @@ class Site:
         process = self.start(seconds, every, **arguments)
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def wait_for(self, kind: str, count: int = 1, seconds: float = 60) -> list[str]:
+        """The events of a kind, once there are so many of them."""
+        end = time.monotonic() + seconds
+        while len(found := self.events(kind)) < count:
+            assert time.monotonic() < end, f"only {len(found)} times '{kind}'"
+            time.sleep(0.005)
+        return found
 
     def events(self, kind: str) -> list[str]:
         file = self.folder / "events.log"

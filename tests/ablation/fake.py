@@ -1,7 +1,8 @@
 """A suite in miniature: `python fake.py MANIFEST [options as JSON]` runs the real engine over runs that take a tenth of a second.
 
-A run's result is a pure function of its configuration and seed, and takes FAKE_SECONDS in small steps; every start and end is
-noted in OUT/NAME.log, so that tests see what was done twice. What a manifest's arms say under `fake` makes runs misbehave.
+A run's result is a pure function of its configuration and seed, and takes FAKE_SECONDS in small steps, two of which leave a
+checkpoint; every start, step and end is noted in FAKE_LOG/events.log, so that tests see what was done twice. What a manifest's
+arms say under `fake` makes runs misbehave.
 """
 
 import hashlib
@@ -18,10 +19,10 @@ import yaml
 
 from bipose_lit.ablation.backend import Backend
 from bipose_lit.store import CONFIG, HISTORY, WEIGHTS, RunResult, RunSpec, atomic
-from bipose_lit.types import BiposeError
+from bipose_lit.types import BiposeError, Preempted
 
 KNOWN = {"model", "data", "trainer", "seed_everything", "fake"}
-STEPS = 10
+STEPS, CHECKPOINTS = 10, (4, 8)
 
 
 def deep(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,23 +55,56 @@ def unit(*parts: Any) -> float:
     return int(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12], 16) / 16**12
 
 
-def execute(spec: RunSpec, report: Any) -> RunResult:
+def checkpoint(spec: RunSpec, step: int) -> None:
+    with atomic(spec.folder / "checkpoints" / "last.json") as handle:
+        json.dump({"config_hash": spec.config_hash, "step": step}, handle)
+
+
+def resumed(spec: RunSpec) -> int:
+    """The step of the checkpoint that this very run left, history cut to it; 0 without one."""
+    file = spec.folder / "checkpoints" / "last.json"
+    data = json.loads(file.read_text()) if file.exists() else {}
+    step = data["step"] if data.get("config_hash") == spec.config_hash else 0
+    history = spec.folder / HISTORY
+    rows = history.read_text().splitlines()[:step] if history.exists() else []
+    assert len(rows) == step, "the history lacks rows before the checkpoint"
+    with atomic(history) as handle:
+        handle.writelines(row + "\n" for row in rows)
+    return step
+
+
+def execute(spec: RunSpec, report: Any, judge: Any = None) -> RunResult:
     top = Path(os.environ["FAKE_LOG"])
-    note(top, f"start {spec.arm}/seed{spec.seed}")
+    first = resumed(spec)
+    note(top, f"{'resume' if first else 'start'} {spec.arm}/seed{spec.seed}")
     fake = spec.config.get("fake") or {}
     seconds = float(os.environ.get("FAKE_SECONDS", "0.1"))
-    for step in range(1, STEPS + 1):
+    asked: list[int] = []
+    if "FAKE_GRACEFUL" in os.environ:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, frame: asked.append(number))
+    for step in range(first + 1, STEPS + 1):
         with (spec.folder / HISTORY).open("a") as handle:
             handle.write(json.dumps({"step": step, "loss": unit(step, spec.config_hash)}) + "\n")
+        note(top, f"step {spec.arm}/seed{spec.seed}:{step}")
         report(step, STEPS, {"train/loss": unit(step, spec.config_hash)})
         time.sleep(seconds / STEPS)
         if step == 3 and not (top / "mended").exists():
             if fake.get("raise") == "line":
                 raise BiposeError("the data ran out; add some")
+            if fake.get("above") and spec.config["model"]["lr"] > fake["above"]:
+                raise BiposeError("the loss is not a number")
             if fake.get("raise"):
                 raise ValueError("tensors of size 3 and 4 do not match")
-            if fake.get("die"):
+            if fake.get("die") is True:
                 os.kill(os.getpid(), signal.SIGKILL)
+        if asked or step in CHECKPOINTS:
+            checkpoint(spec, step)
+        if asked:
+            raise Preempted(f"{spec.arm}/seed{spec.seed} stopped at step {step}", asked[0])
+    (spec.folder / "checkpoints" / "final.json").write_text("written before the scoring")
+    if fake.get("die") == "scoring":
+        os.kill(os.getpid(), signal.SIGKILL)
     weights = spec.config.get("model", {}).get("weights")
     start = Path(weights).read_text() if weights else ""
     model = {k: v for k, v in spec.config.get("model", {}).items() if k != "weights"}
@@ -85,13 +119,18 @@ def execute(spec: RunSpec, report: Any) -> RunResult:
         "finished",
         metrics={f"{split}/pck@0.1[clip,clip-box]": unit(split, learned) for split in spec.score},
         measured={"total_seconds": seconds},
-        facts={"threads": os.environ["OMP_NUM_THREADS"], "score": list(spec.score), "tags": list(spec.tags)},
+        facts={
+            "threads": os.environ["OMP_NUM_THREADS"],
+            "sees": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "score": list(spec.score),
+            "tags": list(spec.tags),
+        },
         config_hash=spec.config_hash,
         data_fingerprint=fingerprint(spec.config),
         weights_hash=hashlib.sha256(learned.encode()).hexdigest(),
     )
-    note(top, f"end {spec.arm}/seed{spec.seed}")
-    result.save(spec.folder)
+    if result.publish(spec.folder):
+        note(top, f"end {spec.arm}/seed{spec.seed}")
     return result
 
 

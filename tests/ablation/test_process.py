@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bipose_lit.ablation.devices import device_count, needs_command
 from bipose_lit.ablation.process import Lock, call, describe_exit, fork, one_line, stop
-from bipose_lit.ablation.worker import device_count, needs_command, run_one
+from bipose_lit.ablation.runner import run_one
 from bipose_lit.store import RunSpec, config_hash
 from bipose_lit.types import BiposeError
 
@@ -57,6 +58,31 @@ def test_stop_ends_who_will_not():
     child.close()
     assert child.code == -signal.SIGKILL
     assert time.monotonic() - start < 2
+
+
+def test_a_signal_that_comes_while_it_forks_leaves_nobody_behind(monkeypatch):
+    """The one who forked would not know of the child that it must let write a checkpoint."""
+    real, pids = os.fork, []
+
+    def forked_and_signalled() -> int:
+        pid = real()
+        if pid:
+            pids.append(pid)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return pid
+
+    def stopped(number, frame):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fork", forked_and_signalled)
+    before = signal.signal(signal.SIGUSR1, stopped)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fork(lambda channel: time.sleep(60))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pids[0], os.WNOHANG)
 
 
 def test_long_lines_arrive_whole():
@@ -155,7 +181,7 @@ def test_fresh_commands(site):
     """The road of GPU and DDP runs, with a script in place of `python -m bipose_lit run-one`."""
     script = site.folder / "one.py"
     script.write_text(
-        "import argparse, sys\nfrom pathlib import Path\nimport fake\nfrom bipose_lit.ablation.worker import run_one\n"
+        "import argparse, sys\nfrom pathlib import Path\nimport fake\nfrom bipose_lit.ablation.runner import run_one\n"
         "from bipose_lit.types import BiposeError\n"
         "p = argparse.ArgumentParser()\np.add_argument('spec', type=Path)\n"
         "[p.add_argument(n, type=int, default=0) for n in ('--events', '--parent')]\n"
