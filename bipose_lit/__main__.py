@@ -8,13 +8,16 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bipose_lit import __version__
-from bipose_lit.datasets.arguments import add_data_commands, names, positive
-from bipose_lit.types import BiposeError
+from bipose_lit.ablation.arguments import add_ablate
+from bipose_lit.dashboard import add_dashboard
+from bipose_lit.datasets.arguments import add_data_commands, names
+from bipose_lit.sweep.arguments import add_sweep
+from bipose_lit.types import BiposeError, Preempted
 
 LIGHTNING = {
     "fit": "train one model (LightningCLI: -c FILE ..., --help for all options)",
@@ -57,7 +60,10 @@ def _near(word: str, known: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit status: 0 good, 1 failed, 2 misused, 130 and 143 interrupted."""
+    """Runs a command line; returns the exit status: 0 good, 1 failed, 2 misused, 130 interrupted.
+
+    128 + the number of a signal (SIGTERM: 143, SIGUSR1: 138): stopped by it, and the same command goes on with what it had done.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in LIGHTNING:
@@ -66,7 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         known, rest = parser.parse_known_args(arguments)
         if rest:
             leaves.get(getattr(known, "leaf", ""), parser).error(f"unrecognized arguments: {rest[0]}")
+        known.words = arguments
         return int(known.run(known) or 0)
+    except Preempted as stopped:
+        if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+            print(f"bipose: {stopped}", file=sys.stderr)
+        return stopped.code
     except BiposeError as error:
         return _complain(" ".join(str(error).split()), error)
     except KeyboardInterrupt:
@@ -131,9 +142,10 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
 
     for name, about in LIGHTNING.items():
         commands.add_parser(name, help=about, add_help=False)
-    _add_ablate(leaf(commands, "ablate", _ablate, "run or resume an ablation, then report"))
+    add_ablate(leaf(commands, "ablate", _ablate, "run or resume an ablation, then report"))
+    add_sweep(leaf(commands, "sweep", _sweep, "search a space of options, compare the best with baselines, report"))
     report = leaf(commands, "report", _report, "write report.html, table.md and summary.csv from result files")
-    report.add_argument("folder", type=Path, metavar="DIR", help="folder of one ablation (OUT/NAME)")
+    report.add_argument("folder", type=Path, metavar="DIR", help="folder of one ablation or sweep (OUT/NAME)")
     data = commands.add_parser(
         "data", help="make, fetch, check and look at data", description="Make, fetch, check and look at data."
     )
@@ -146,6 +158,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     weights.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
     weights.add_argument("--parts", type=names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
     weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
+    add_dashboard(leaf(commands, "dashboard", _dashboard, "look at a sweep's or an ablation's studies in a browser"))
     leaf(commands, "doctor", _doctor, "what is installed, reachable, missing, and what to do")
     one = leaf(commands, HIDDEN, _run_one, "one run of an ablation (started by 'ablate')")
     commands._choices_actions = [a for a in commands._choices_actions if a.dest != HIDDEN]  # not for people
@@ -154,38 +167,6 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     one.add_argument("--parent", type=int, default=0)
     one.add_argument("--prepare", action="store_true")
     return parser, leaves
-
-
-def _add_ablate(parser: Parser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="YAML file that asks the question")
-    parser.add_argument(
-        "--workers", type=positive, metavar="N", help="runs side by side (default: what cores or GPUs carry)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all ablations (default: runs)"
-    )
-    parser.add_argument("--plan", action="store_true", help="print runs, states, time and disk space, and end")
-    parser.add_argument(
-        "--seeds", type=_seeds, metavar="K|A,B,..", help="number of seeds, or a list, instead of the manifest's"
-    )
-    parser.add_argument("--arms", type=names, metavar="A,B,..", help="only these arms")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="options",
-        help="an option over every arm, e.g. model.recipe.lr=1e-3; may repeat",
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="repeat finished runs whose configuration has changed since"
-    )
-    parser.add_argument("--no-wandb", action="store_true", help="do not mirror the results to W&B")
-    parser.add_argument(
-        "--storage",
-        metavar="URL",
-        help="the queue: a journal file or sqlite:///..., postgresql://... (default: in DIR)",
-    )
 
 
 def _add_evaluate(parser: Parser) -> None:
@@ -220,16 +201,6 @@ def _add_evaluate(parser: Parser) -> None:
     )
 
 
-def _seeds(text: str) -> int | list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",") if part]
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of seeds (5) nor a list (0,1,2)")
-    return numbers if "," in text else numbers[0]
-
-
 def _one_thread() -> None:
     """Before the first import of a numerical library: a parent that forks must not have threads."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
@@ -241,24 +212,70 @@ def _ablate(args: argparse.Namespace) -> int:
     _one_thread()
     from bipose_lit.ablation.backend import Backend
     from bipose_lit.ablation.engine import ablate
+    from bipose_lit.ablation.manifest import load_manifest
 
-    return ablate(
+    _check_submit(args)
+    code = ablate(
         args.manifest,
         workers=args.workers,
         storage=args.storage,
         out=args.out,
-        plan_only=args.plan,
+        plan_only=args.plan or args.submit is not None,  # mistakes are told here, not hours later in a log
         seeds=args.seeds,
         arms=args.arms,
         options=args.options,
         wandb=not args.no_wandb,
         fresh=args.fresh,
+        devices=None if args.submit else args.devices,  # the cluster's machines have others than this one
         backend=Backend(report=report_folder),
     )
+    return code or _submit(args, lambda: load_manifest(args.manifest).name)
+
+
+def _check_submit(args: argparse.Namespace) -> None:
+    if args.slurm and not args.submit:
+        raise BiposeError(f"--slurm {args.slurm[0]}: nothing is submitted; add --submit slurm, or leave it out")
+
+
+def _submit(args: argparse.Namespace, name: Callable[[], str]) -> int:
+    """Hands the command to a cluster if it says so, after its plan has been shown."""
+    if args.submit is None or args.plan:
+        return 0
+    from bipose_lit.ablation.slurm import submit
+
+    return submit(args.words, name(), args.out / name(), args.slurm, args.storage)
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    _one_thread()
+    from bipose_lit.ablation.backend import Backend
+    from bipose_lit.sweep.engine import sweep
+    from bipose_lit.sweep.manifest import load_sweep
+
+    _check_submit(args)
+    if args.submit and args.fresh:
+        raise BiposeError(
+            "--fresh with --submit: every job would begin the search anew; use --fresh once without --submit"
+        )
+    code = sweep(
+        args.manifest,
+        workers=args.workers,
+        storage=args.storage,
+        out=args.out,
+        plan_only=args.plan or args.submit is not None,
+        options=args.options,
+        wandb=not args.no_wandb,
+        fresh=args.fresh,
+        retry=args.retry,
+        devices=None if args.submit else args.devices,  # the cluster's machines have others than this one
+        trials=args.trials,
+        backend=Backend(report=report_folder),
+    )
+    return code or _submit(args, lambda: load_sweep(args.manifest).name)
 
 
 def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[str, Any] | None) -> str:
-    """Builds the report of one ablation; with pictures if the data of `config` can be read.
+    """Builds the report of one ablation or sweep; with pictures if the data of `config` can be read.
 
     Returns:
         The tables as text for a terminal, and where the files are.
@@ -270,7 +287,8 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
 
     from rich.console import Console
 
-    from bipose_lit.report.build import build_report, tracks_by_clip
+    from bipose_lit.report.build import Report, build_report, tracks_by_clip
+    from bipose_lit.report.sweep import SweepReport, build_sweep_report, is_sweep
 
     frames = train = None
     note = ""
@@ -282,7 +300,9 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
             frames, train = tracks_by_clip(data.index("test").tracks), data.index("train").tracks
         except BiposeError as error:
             note = f"no pictures in the report: {error}\n"
-    built = build_report(folder, manifest, frames, train)
+    built: Report | SweepReport = (
+        build_sweep_report(folder, frames, train) if is_sweep(folder) else build_report(folder, manifest, frames, train)
+    )
     terminal = sys.stdout.isatty()
     console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else 160)
     built.show(console)
@@ -318,6 +338,12 @@ def _weights(args: argparse.Namespace) -> int:
     return 0
 
 
+def _dashboard(args: argparse.Namespace) -> int:
+    from bipose_lit.dashboard import dashboard
+
+    return dashboard(args.folder, args.storage, args.host, args.port)
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from bipose_lit.doctor import main as doctor
 
@@ -325,10 +351,17 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _run_one(args: argparse.Namespace) -> int:
-    from bipose_lit.ablation.worker import run_one
+    from bipose_lit.ablation.backend import Backend
+    from bipose_lit.ablation.runner import run_one
 
-    run_one(args.spec, args.events, args.parent, args.prepare)
-    return 0
+    return run_one(args.spec, args.events, args.parent, args.prepare, Backend(judge=_judge))
+
+
+def _judge(data: Mapping[str, Any]) -> Any:
+    """What a sweep's trial is given up by, in a process of its own."""
+    from bipose_lit.sweep.judge import make_judge
+
+    return make_judge(data)
 
 
 if __name__ == "__main__":

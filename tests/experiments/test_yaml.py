@@ -18,11 +18,16 @@ from bipose_lit.ablation.manifest import Manifest, load_manifest
 from bipose_lit.cli import main, resolve
 from bipose_lit.models.rebuild import instantiate
 from bipose_lit.module import PoseModule
+from bipose_lit.sweep.check import check_space
+from bipose_lit.sweep.compare import Baselines
+from bipose_lit.sweep.manifest import Sweep, load_sweep
+from bipose_lit.sweep.plan import SweepPlan
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 BASE = FOLDER / "base.yaml"
 OVERLAYS = ("backbone", "data", "decoder", "logger", "pool", "temporal", "trainer")
-MANIFESTS = ("ablations", "recipes", "sweeps")
+MANIFESTS = ("ablations", "recipes")
+SWEEPS = ("sweeps",)
 FILES = sorted(FOLDER.rglob("*.y*ml"))
 BESIDE = {"pool": "decoder/regression.yaml", "trainer/tiny.yaml": "trainer/heads.yaml"}
 """What an overlay, or all of a folder, needs beside the base."""
@@ -32,7 +37,8 @@ def kind(path: Path) -> str:
     folder = path.relative_to(FOLDER).parts[0]
     if path == BASE:
         return "base"
-    return "overlay" if folder in OVERLAYS else "manifest" if folder in MANIFESTS else ""
+    kinds = {"overlay": OVERLAYS, "manifest": MANIFESTS, "sweep": SWEEPS}
+    return next((name for name, folders in kinds.items() if folder in folders), "")
 
 
 def beside(path: Path) -> list[Path]:
@@ -99,6 +105,7 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
         options["data.cache.root"] = str(sets["features"])
     options |= {"data.num_workers": 0, "data.pin_memory": False}
     options |= {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.strategy": "auto"}
+    options["model.compile"] = False  # a minute: tests/test_compile.py
     if isinstance(trainer["logger"], dict):
         options["trainer.logger.init_args.save_dir"] = str(folder / "logs")
         options["trainer.logger.init_args.mode"] = "offline"
@@ -109,7 +116,7 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
     return config
 
 
-def compose(manifest: Manifest, overlays: Sequence[Any], folder: Path) -> list[Path]:
+def compose(manifest: Manifest | Sweep, overlays: Sequence[Any], folder: Path) -> list[Path]:
     """The files of an arm; settings written in the manifest itself become a file."""
     files = list(manifest.base)
     for number, overlay in enumerate(overlays):
@@ -166,6 +173,31 @@ def test_manifest(path, sets, tmp_path):
         folder.mkdir()
         configs.append(step(compose(manifest, overlays, folder), sets, folder))
     assert len({str(c) for c in configs}) == len(configs), "two arms are the same"
+
+
+@pytest.mark.parametrize("path", of("sweep"))
+def test_sweep(path, sets, tmp_path):
+    """The space fits the options, and a trial of every branch trains."""
+    sweep = load_sweep(stand_in(path, tmp_path))
+    assert sweep.question.endswith("?")
+    assert path.read_text().startswith("# "), "the first line says what it is for"
+    plan = SweepPlan(sweep, tmp_path / "runs", resolve)
+    check_space(plan)
+    space = sweep.space
+    configs = []
+    for number, branch in enumerate(space.branches()):
+        point = dict(branch)
+        for name, entry in space.entries.items():
+            if name not in point and space.active(name, point):
+                values = entry.listed()
+                point[name] = entry.low if values is None else values[0]
+        folder = tmp_path / f"trial{number}"
+        folder.mkdir()
+        configs.append(step(compose(sweep, plan.overlays(point), folder), sets, folder))
+    assert len({str(c) for c in configs}) == len(configs), "two branches are the same"
+    for name, overlays in Baselines(plan).arms().items():
+        (tmp_path / name).mkdir()
+        resolve(compose(sweep, overlays, tmp_path / name))
 
 
 @pytest.mark.parametrize("path", of("manifest"))
