@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,14 @@ def box_rule(data: str) -> str:
     return match[1] if match else ""
 
 
-def full_name(metric: str, predictions: Predictions, prefix: str = "test") -> str:
+class HasData(Protocol):
+    """Whatever knows the data's name: predictions, or what was condensed from them."""
+
+    @property
+    def data(self) -> str: ...
+
+
+def full_name(metric: str, predictions: HasData, prefix: str = "test") -> str:
     """The protocol name of a metric: "pck@0.1[clip]/P" -> "test/pck@0.1[clip,clip-box]/P"."""
     box = box_rule(predictions.data)
     return f"{prefix}/{metric.replace(']', f',{box}]', 1) if box else metric}"

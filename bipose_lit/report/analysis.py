@@ -1,4 +1,8 @@
-"""From the runs' predictions to every number of a report: one pass over the files, one run in memory at a time."""
+"""From the runs' results to every number of a report.
+
+What tables and intervals need lies in result.json (`metrics.condensed`), so prediction files are opened for the references
+of one arm alone; results of older versions lack it, and then it is computed from the predictions, one run at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bipose_lit.metrics import reference
+from bipose_lit.metrics.condensed import Condensed, condense, digest
 from bipose_lit.metrics.occlusion import BINS, STRATA, Timeline, timeline_of
-from bipose_lit.metrics.pck import normaliser
-from bipose_lit.metrics.summary import ClusterSums, per_cluster
-from bipose_lit.metrics.terms import joint_sets, parse, terms
+from bipose_lit.metrics.summary import ClusterSums
+from bipose_lit.metrics.terms import parse, terms
 from bipose_lit.report.assay import DEFAULT_EXPECTATIONS, AssayResult, assay
 from bipose_lit.report.load import Run, Study
 from bipose_lit.report.statistics import Contrast, Verdict, contrast, from_table, verdicts
 from bipose_lit.store import Predictions
-from bipose_lit.types import ABSENT, BiposeError
+from bipose_lit.types import BiposeError
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 REGIMES = ("visible", "occluded", "P", "F", "B", "N_hidden", "N")
 _ABOUT = {"mean_pose": "training labels' mean in the box, no picture"}
-TUNE_ROWS = 20_000
-"""Filters are tuned on one seed's validation predictions where there are more rows than this: 25 points x 4 filters."""
+REFERENCE_SEEDS = 10
+"""Oracles and filters on the per-frame arm read its predictions: of so many seeds at most, the first ones."""
+TUNE_SEEDS, TUNE_ROWS = 5, 20_000
+"""Filters are tuned (25 points each) on validation predictions of so many seeds at most, of one where these have more rows."""
 
 
 @dataclass
@@ -41,7 +46,6 @@ class Scores:
         accel: by seed, the acceleration error's sums by cluster, px / frame^2.
         gaps: by "since" and "until": (S, C, bins, 2) sums and counts of the error by distance in time.
         joints: by joint and group, the endpoint's mean of seeds.
-        clip_means: (S, clips) the endpoint by clip, NaN where a clip has no joint.
     """
 
     name: str
@@ -51,7 +55,6 @@ class Scores:
     accel: dict[int, ClusterSums] = field(default_factory=dict)
     gaps: dict[str, dict[int, Floats]] = field(default_factory=dict)
     joints: dict[str, list[float]] = field(default_factory=dict)
-    clip_means: dict[int, Floats] = field(default_factory=dict)
 
     def level(self, stratum: str = "all") -> Contrast:
         """The arm's own mean with its interval."""
@@ -64,8 +67,7 @@ class Analysis:
 
     Attributes:
         study: where it comes from.
-        labels: predictions of one run, for its labels and names.
-        timeline: of the labels.
+        labels: what one run's predictions say of the data: names and counts.
         arms, references: scores in the order of the tables.
         named: verdicts of the manifest's contrasts.
         others: exploratory comparisons.
@@ -77,8 +79,7 @@ class Analysis:
     """
 
     study: Study
-    labels: Predictions
-    timeline: Timeline
+    labels: Condensed
     arms: dict[str, Scores]
     references: dict[str, Scores]
     named: list[Verdict] = field(default_factory=list)
@@ -123,25 +124,43 @@ def analyse(study: Study, tracks: Iterable[Any] | None = None, train: Iterable[A
     metric = parse(study.manifest.endpoint)
     fractions = metric.measure in ("pck", "auc")
     unit = f"points of {study.manifest.endpoint}" if fractions else study.manifest.endpoint
-    first = next(iter(study.runs.values())).predictions()
-    assert first is not None  # load_study keeps runs with predictions alone
-    timeline = timeline_of(first)
-    result = Analysis(study, first, timeline, {}, {}, factor=100.0 if fractions else 1.0, unit=unit)
-    strata, per_frame = timeline.strata(), _per_frame_arm(study)
-    kept: dict[int, tuple[Run, Predictions]] = {}
+    condensed = _Condenser(study.manifest.endpoint)
+    first = condensed(next(iter(study.runs.values())))
+    assert first is not None  # load_study keeps runs with sums or predictions alone
+    result = Analysis(study, first, {}, {}, factor=100.0 if fractions else 1.0, unit=unit)
     for (arm, seed), run in list(study.runs.items()):
-        predictions = run.predictions()
-        if predictions is None or not np.array_equal(predictions.uid, first.uid):
+        found = condensed(run)
+        if found is None or found.scored != first.scored:
             del study.runs[arm, seed]
             study.missing.append((arm, seed, "scored other frames than the first run; score all on the same split"))
             continue
         scores = result.arms.setdefault(arm, Scores(arm, study.manifest.about.get(arm, "")))
-        _score(scores, seed, predictions, study.manifest.endpoint, strata, timeline)
-        if arm == per_frame:
-            kept[seed] = (run, predictions)
-    _references(result, kept, strata, tracks, train)
+        _score(scores, seed, found)
+    _references(result, tracks, train)
     _compare(result)
     return result
+
+
+class _Condenser:
+    """A run's sums, from its result or else from its predictions; rows that are equal share their timeline."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._timelines: dict[str, Timeline] = {}
+
+    def __call__(self, run: Run) -> Condensed | None:
+        return run.condensed(self.endpoint) or self.of(run.predictions())
+
+    def of(self, p: Predictions | None) -> Condensed | None:
+        """Computed from predictions."""
+        if p is None:
+            return None
+        # labels could differ where uids do not, so they are part of the key
+        key = f"{digest(p)} {hash((p.clip.tobytes(), p.frame.tobytes(), p.visible.tobytes()))}"
+        timeline = self._timelines.get(key)
+        if timeline is None:
+            self._timelines = {key: (timeline := timeline_of(p))}
+        return condense(p, self.endpoint, timeline=timeline)
 
 
 def own_level(sums: Mapping[int, ClusterSums], name: str = "") -> Contrast:
@@ -176,90 +195,82 @@ def gap_curve(scores: Scores, side: str) -> tuple[Floats, Floats, Floats, NDArra
     return out[0], out[1], out[2], count
 
 
-def error_unit(predictions: Predictions) -> str:
-    """The metric of the gap curves: relative to the clip's box where it is defined."""
-    return "error[clip]" if np.isfinite(normaliser(predictions.norms, "clip")).any() else "error_px"
-
-
-def frame_errors(predictions: Predictions) -> Floats:
-    """(N,) mean error of the labelled joints of each row in `error_unit`; NaN without any."""
-    t = terms(predictions, error_unit(predictions))
+def frame_errors(predictions: Predictions, unit: str) -> Floats:
+    """(N,) mean error of the labelled joints of each row in the metric `unit`; NaN without any."""
+    t = terms(predictions, unit)
     count = t.defined.sum(1)
     total: Floats = np.where(t.defined, t.values, 0).sum(1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _score(
-    s: Scores, seed: int, p: Predictions, endpoint: str, strata: Mapping[str, Bools], timeline: Timeline
-) -> None:
+def clip_means(predictions: Predictions, endpoint: str) -> Floats:
+    """(clips,) the endpoint by clip, NaN where a clip has no joint."""
+    p, t = predictions, terms(predictions, endpoint)
+    total = np.bincount(p.clip, weights=np.where(t.defined, t.values, 0).sum(1), minlength=len(p.clips))
+    n = np.bincount(p.clip, weights=t.defined.sum(1).astype(np.float64), minlength=len(p.clips))
+    means: Floats = np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+    return means
+
+
+def _score(s: Scores, seed: int, found: Condensed) -> None:
     for stratum in STRATA:
-        s.sums.setdefault(stratum, {})[seed] = per_cluster(p, endpoint, strata[stratum])
-    s.accel[seed] = per_cluster(p, "accel_error_px")
-    error = terms(p, error_unit(p))
-    edges = np.array([0.0, *BINS, np.inf])
-    number = {name: i for i, name in enumerate(sorted(set(p.clusters)))}
-    cluster = np.array([number[c] for c in p.clusters])[p.clip]
-    mask = error.defined & strata["all"]
-    for side, distance in (("since", timeline.since), ("until", timeline.until)):
-        bins = np.searchsorted(edges, distance[mask], side="right") - 1
-        cell = np.broadcast_to(cluster[:, None], mask.shape)[mask] * len(edges) + bins
-        size = len(number) * len(edges)
-        sums = np.bincount(cell, weights=error.values[mask], minlength=size)
-        counts = np.bincount(cell, minlength=size).astype(np.float64)
-        s.gaps.setdefault(side, {})[seed] = np.stack([sums, counts], -1).reshape(len(number), len(edges), 2)
-    t = terms(p, endpoint)
-    values, labelled = np.where(t.defined, t.values, 0), t.defined
-    for name, ids in joint_sets(p.joint_names).items():
-        total = int(labelled[:, list(ids)].sum())
-        mean = float(values[:, list(ids)].sum()) / total if total else float("nan")
-        s.joints.setdefault(name, []).append(mean)
-    per_clip = np.bincount(p.clip, weights=values.sum(1), minlength=len(p.clips))
-    n = np.bincount(p.clip, weights=labelled.sum(1).astype(np.float64), minlength=len(p.clips))
-    s.clip_means[seed] = np.divide(per_clip, n, out=np.full(len(n), np.nan), where=n > 0)
+        s.sums.setdefault(stratum, {})[seed] = found.sums[stratum]
+    assert found.accel is not None  # the test split is condensed in detail
+    s.accel[seed] = found.accel
+    for side, table in found.gaps.items():
+        s.gaps.setdefault(side, {})[seed] = table
+    for name, (total, count) in found.joints.items():
+        s.joints.setdefault(name, []).append(total / count if count else float("nan"))
 
 
 def _per_frame_arm(study: Study) -> str:
     return next((a for a in ("none", study.manifest.baseline, "none_matched") if a in study.arms), study.arms[0])
 
 
-def _references(
-    result: Analysis,
-    kept: Mapping[int, tuple[Run, Predictions]],
-    strata: Mapping[str, Bools],
-    tracks: Iterable[Any] | None,
-    train: Iterable[Any] | None,
-) -> None:
+def _references(result: Analysis, tracks: Iterable[Any] | None, train: Iterable[Any] | None) -> None:
     study, endpoint = result.study, result.metric
     arm = _per_frame_arm(study)
+    condensed = _Condenser(endpoint)
+    every = study.of(arm)
+    read = {run.seed: (run, p) for run in every[:REFERENCE_SEEDS] if (p := run.predictions()) is not None}
+    kept = {seed: pair for seed, pair in read.items() if digest(pair[1]) == result.labels.scored}
+    if len(every) > len(kept):
+        why = "" if len(read) == min(len(every), REFERENCE_SEEDS) else "; the others' prediction files are gone"
+        result.notes.append(f"references were computed on {len(kept)} of {len(every)} seeds of {arm}{why}")
 
     def add(name: str, about: str, predictions: Mapping[int, Predictions]) -> None:
         scores = Scores(name, about, reference=True)
         for seed, p in predictions.items():
-            _score(scores, seed, p, endpoint, strata, result.timeline)
+            found = condensed.of(p)
+            assert found is not None
+            _score(scores, seed, found)
         result.references[name] = scores
 
     stored = study.folder / "references"
-    seeds = list(kept)
-    if tracks is not None and train is not None:  # also over a stored one: boxes may have changed, and uids do not tell
-        reference.mean_pose(result.labels, reference.fit_mean_pose(train), tracks).save(stored / "mean_pose.npz")
+    seeds = list(kept) or [run.seed for run in every]
+    if tracks is not None and train is not None and kept:
+        # also over a stored one: boxes may have changed, and uids do not tell
+        labels = next(iter(kept.values()))[1]
+        reference.mean_pose(labels, reference.fit_mean_pose(train), tracks).save(stored / "mean_pose.npz")
     for path in sorted(stored.glob("*.npz")):
         p = Predictions.load(path)
-        if np.array_equal(p.uid, result.labels.uid):
+        if digest(p) == result.labels.scored:
             add(path.stem.replace("_", " "), _ABOUT.get(path.stem, "no training"), dict.fromkeys(seeds, p))
         else:
             result.notes.append(f"{path.name} in {stored.name}/ scored other frames and was left out")
     if not kept:
         return
-    hidden = bool(strata["occluded"].any())
+    hidden = result.labels.occluded > 0
     oracles: tuple[tuple[str, str, Callable[[Predictions], Predictions]], ...] = (
         ("hold last", f"oracle: visible labels, then held; on {arm}", reference.labels_hold),
         ("straight line", f"oracle: a line through visible labels; on {arm}", reference.labels_line),
     )
     for name, about, function in oracles if hidden else ():
         add(name, about, {s: function(p) for s, (_, p) in kept.items()})
-    val = [v for v in (run.predictions("val") for run, _ in kept.values()) if v is not None]
+    first = list(kept.values())[:TUNE_SEEDS]
+    val = [v for v in (run.predictions("val") for run, _ in first) if v is not None]
     val = val[:1] if val and len(val[0].uid) * len(val) > TUNE_ROWS else val
-    moves = bool(np.bincount(result.labels.clip).max() > 2)
+    moves = result.labels.longest > 2
     for name in reference.FILTERS if moves else ():
         title = {"one_euro": "One-Euro", "savitzky_golay": "Savitzky-Golay", "kalman": "Kalman", "rts": "RTS smoother"}[
             name
@@ -298,7 +309,7 @@ def _compare(result: Analysis) -> None:
         result.notes.append(f"no comparison: {error}")
         return
     result.named, result.others = found[: len(pairs)], found[len(pairs) :]
-    if not result.timeline.strata()["occluded"].any():
+    if not result.labels.occluded:
         return
     expected = _expectations(manifest.assay, set(arms))
     if expected:
@@ -316,8 +327,3 @@ def _expectations(wish: Any, arms: set[str]) -> tuple[Mapping[str, Any], ...]:
         return tuple(wish)
     fits = {"lstm", "bilstm", "none_matched"} <= arms
     return DEFAULT_EXPECTATIONS if fits else ()
-
-
-def labelled(predictions: Predictions) -> int:
-    """Scored joints."""
-    return int((predictions.visible != ABSENT).sum())

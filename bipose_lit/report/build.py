@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bipose_lit.report import html, results, sections, tables
+from bipose_lit.report import html, results, sections, tables, tuning
 from bipose_lit.report.analysis import Analysis, analyse
-from bipose_lit.report.load import load_study
+from bipose_lit.report.load import Study, load_study
 from bipose_lit.report.pictures import Lookup
 from bipose_lit.store import atomic
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PAGE, MARKDOWN, SUMMARY = "report.html", "table.md", "summary.csv"
+FOOTER = "Written by bipose from result files alone; nothing in this page is loaded from elsewhere."
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,20 @@ def build_report(
     """
     study = load_study(folder, manifest)
     tracks = list(frames.values()) if frames is not None and train is not None else None
-    analysis = analyse(study, tracks, train)
+    report = write_tables(analyse(study, tracks, train), folder)
+    with atomic(report.page) as handle:
+        handle.write(_page(report, frames))
+    return report
+
+
+def write_tables(analysis: Analysis, folder: Path) -> Report:
+    """table.md and summary.csv; the page is left to the caller."""
     main, cost = results.main_table(analysis), results.cost_table(analysis)
     report = Report(analysis, main, cost, folder / PAGE, folder / MARKDOWN, folder / SUMMARY)
     with atomic(report.markdown) as handle:
-        handle.write(_markdown(report))
+        handle.write(markdown(report))
     with atomic(report.summary) as handle:
         handle.write(tables.to_csv(analysis))
-    with atomic(report.page) as handle:
-        handle.write(_page(report, frames))
     return report
 
 
@@ -94,7 +100,8 @@ def tracks_by_clip(tracks: Iterable[Any]) -> Lookup:
     return cast("Lookup", {track.clip: track for track in tracks})
 
 
-def _markdown(report: Report) -> str:
+def markdown(report: Report) -> str:
+    """The text of table.md."""
     a = report.analysis
     head = f"## {a.study.manifest.question or a.study.manifest.name}\n\n"
     said = "".join(f"- {text}\n" for text in report.answers)
@@ -104,18 +111,22 @@ def _markdown(report: Report) -> str:
         parts.append(tables.to_markdown(results.contrast_table(a)))
     if a.assay:
         parts.append(tables.to_markdown(results.assay_table(a)))
+    tuned, objective = tuning.load_tuning(a.study), tuning.objective_of(a.study)
+    if tuned and objective is not None:
+        parts.append(tables.to_markdown(tuning.points_table(a.study, tuned, objective)))
     return "\n".join(parts)
 
 
-def _page(report: Report, frames: Lookup | None) -> str:
+def sections_of(report: Report, frames: Lookup | None) -> list[html.Section]:
+    """The sections of the page, in reading order."""
     a, budget = report.analysis, html.Budget()
-    manifest = a.study.manifest
-    found = [
+    return [
         sections.forest(a),
         sections.table(a),
         sections.gaps(a),
         sections.spread(a),
         sections.latency(a),
+        tuning.section(a),
         sections.learning(a),
         sections.joints(a),
         sections.regimes(a),
@@ -124,16 +135,26 @@ def _page(report: Report, frames: Lookup | None) -> str:
         sections.run_facts(a),
         sections.caveats(a),
     ]
+
+
+def missing(study: Study) -> str:
+    """A warning in a page's head where runs are missing."""
+    if not study.missing:
+        return ""
+    total = len(study.missing) + len(study.runs)
+    return f'<p class="answer warn">{len(study.missing)} of {total} runs are missing; see <a href="#run">below</a>.</p>'
+
+
+def _page(report: Report, frames: Lookup | None) -> str:
+    a = report.analysis
+    manifest = a.study.manifest
     alert = results.TRIAL if manifest.trial else ""
     badges = [manifest.mode and f"{manifest.mode} features", a.labels.data, f"{len(a.study.seeds)} seeds"]
-    badges += [f"{len(set(a.labels.clusters))} clusters", f"{len(a.arms)} arms"]
+    badges += [f"{a.labels.sources} clusters", f"{len(a.arms)} arms"]
     header = f"<h1>{html.escape(manifest.question or manifest.name)}</h1>"
     header += f'<p class="question">{html.escape(manifest.name)}</p>' if manifest.question else ""
     header += '<p class="badges">' + (f'<span class="alert">{alert}</span>' if alert else "")
     header += "".join(f"<span>{html.escape(b)}</span>" for b in badges if b) + "</p>"
     header += "".join(f'<p class="answer">{html.escape(text)}</p>' for text in report.answers)
-    if a.study.missing:
-        total = len(a.study.missing) + len(a.study.runs)
-        header += f'<p class="answer warn">{len(a.study.missing)} of {total} runs are missing; see <a href="#run">below</a>.</p>'
-    footer = "Written by bipose from result files alone; nothing in this page is loaded from elsewhere."
-    return html.page(manifest.question or manifest.name, header, found, footer)
+    header += missing(a.study)
+    return html.page(manifest.question or manifest.name, header, sections_of(report, frames), FOOTER)

@@ -20,16 +20,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-# stand-ins that no plot uses otherwise; `_svg` turns them into CSS variables of the page
-INK, MUTED, GRID, BAND = "#101a11", "#101a12", "#101a13", "#101a14"
+# stand-ins that no plot uses otherwise; `svg` turns them into CSS variables of the page
+INK, MUTED, GRID, BAND, PAPER = "#101a11", "#101a12", "#101a13", "#101a14", "#101a15"
 SERIES = tuple(f"#101b{i:02x}" for i in range(8))
+SCALE = tuple(f"#101c{i:02x}" for i in range(5))
+"""From the worst fifth to the best: steps of one hue in lightness, which everybody can tell apart."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
+LOST_MARK = "x"
 _VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
     GRID: "--grid",
     BAND: "--band",
+    PAPER: "--paper",
     **{c: f"--c{i}" for i, c in enumerate(SERIES)},
+    **{c: f"--s{i}" for i, c in enumerate(SCALE)},
 }
 
 _STYLE: dict[str, Any] = {
@@ -159,9 +164,9 @@ def curves(
             # a band of few clusters can dwarf the curves
             highest = max(float(np.nanmax(line.y)) for panel in panels for line in panel.lines)
             axes[0].set_ylim(0, min(axes[0].get_ylim()[1], 1.8 * highest))
-        _legend(figure, handles)
+        legend(figure, handles)
 
-    return _svg(slug, title, description, width, height, draw)
+    return svg(slug, title, description, width, height, draw)
 
 
 def _cut(line: Line) -> Line:
@@ -197,12 +202,13 @@ def by_cluster(slug: str, title: str, description: str, delta: NDArray[np.float6
             axis.axhspan(-margin, margin, color=BAND, lw=0)
             axis.axhline(0, color=MUTED, lw=1)
             axis.grid(visible=False, axis="x")
-        for s in range(seeds):
-            colour = SERIES[0] if per_seed[s] >= 0 else SERIES[1]
-            left.plot([s], [per_seed[s]], "D", color=colour, ms=5)
-            right.plot(np.arange(clusters), delta[s, order], "o", color=MUTED, ms=2.6, alpha=0.55, mew=0)
+        # one call for all dots: an artist each would take most of a report's time where there are many seeds
+        right.plot(
+            np.tile(np.arange(clusters), seeds), delta[:, order].ravel(), "o", color=MUTED, ms=2.6, alpha=0.55, mew=0
+        )
         means = per_cluster[order]
         for better, colour in ((True, SERIES[0]), (False, SERIES[1])):
+            left.plot(*(v[(per_seed >= 0) == better] for v in (np.arange(seeds), per_seed)), "D", color=colour, ms=5)
             where = np.flatnonzero((means >= 0) == better)
             right.hlines(means[where], where - 0.38, where + 0.38, color=colour, lw=2.4)
         left.set_xticks(range(seeds), [str(s) for s in range(seeds)] if seeds <= 6 else [""] * seeds)
@@ -212,7 +218,7 @@ def by_cluster(slug: str, title: str, description: str, delta: NDArray[np.float6
         right.set_xticks([])
         right.set_xlabel(f"{clusters} clusters, sorted")
 
-    return _svg(slug, title, description, 5.2, 2.9, draw)
+    return svg(slug, title, description, 5.2, 2.9, draw)
 
 
 def scatter(slug: str, title: str, description: str, spots: Sequence[Spot], xlabel: str, ylabel: str) -> str:
@@ -230,7 +236,7 @@ def scatter(slug: str, title: str, description: str, spots: Sequence[Spot], xlab
         axis.margins(x=0.15, y=0.1)
         _name_spots(figure, axis, spots)
 
-    return _svg(slug, title, description, 5.2, 3.6, draw)
+    return svg(slug, title, description, 5.2, 3.6, draw)
 
 
 def bars(
@@ -252,9 +258,9 @@ def bars(
         axis.tick_params(axis="y", colors=INK)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel(xlabel)
-        _legend(figure, handles)
+        legend(figure, handles)
 
-    return _svg(slug, title, description, 5.2, 1.2 + 0.23 * len(labels), draw)
+    return svg(slug, title, description, 5.2, 1.2 + 0.23 * len(labels), draw)
 
 
 def forest(rows: Sequence[ForestRow], margin: float, unit: str) -> str:
@@ -369,7 +375,7 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return wide * high + 60 if wide > 0 and high > 0 else 0.0
 
 
-def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
+def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
     if handles:
         figure.legend(
             handles.values(),
@@ -386,7 +392,8 @@ def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return np.asarray(total / np.maximum(counted.sum(axis), 1), np.float64)
 
 
-def _svg(slug: str, title: str, description: str, width: float, height: float, draw: Callable[[Figure], None]) -> str:
+def svg(slug: str, title: str, description: str, width: float, height: float, draw: Callable[[Figure], None]) -> str:
+    """What `draw` draws, as SVG whose colours are the page's; see `curves` for the arguments."""
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # the stubs list every key
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)

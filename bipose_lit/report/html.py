@@ -14,10 +14,12 @@ _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe
 _CSS = """
 :root{color-scheme:light dark;--paper:#fdfdfb;--card:#fff;--ink:#1d2125;--muted:#687078;--grid:#e3e5e2;--band:#eef0e6;
 --link:#0b5cad;--good:#00694d;--bad:#a63d00;--flat:#4a5a6a;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b5518b;
---c4:#8a6d00;--c5:#5b53c4;--c6:#3b8ea5;--c7:#7a5230}
+--c4:#8a6d00;--c5:#5b53c4;--c6:#3b8ea5;--c7:#7a5230;
+--s0:#adb8c5;--s1:#86abd6;--s2:#5592cf;--s3:#1f66ad;--s4:#0b2f5e}
 @media (prefers-color-scheme:dark){:root{--paper:#15181b;--card:#1c2024;--ink:#e6e8ea;--muted:#9aa3ab;--grid:#33393f;
 --band:#262c2b;--link:#7ab8f5;--good:#5bc9a2;--bad:#f09a66;--flat:#a9b8c8;--c0:#5ab4ef;--c1:#f28a4b;--c2:#3fcf9f;
---c3:#e793c2;--c4:#dcc04a;--c5:#a9a3ff;--c6:#7fd0e3;--c7:#c9a27e}}
+--c3:#e793c2;--c4:#dcc04a;--c5:#a9a3ff;--c6:#7fd0e3;--c7:#c9a27e;
+--s0:#4d5a68;--s1:#416a98;--s2:#3f83c2;--s3:#70b4ee;--s4:#d8efff}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
@@ -75,6 +77,7 @@ td.words{text-align:left;white-space:normal;min-width:14rem}
 figure{margin:.6rem 0;min-width:0}
 figure svg,figure img,figure video{display:block;width:100%;height:auto;max-width:44rem}
 figure svg *{stroke-linejoin:round}
+figure.wide{overflow-x:auto}figure.wide svg{max-width:none;min-width:42rem}
 figure img,figure video{border-radius:.3rem;background:#141418}
 .grid figure img,.grid figure video{max-width:100%}
 @media (min-width:56rem){.beside{display:grid;grid-template-columns:38rem 1fr;gap:2rem;align-items:end}
@@ -154,10 +157,14 @@ def page(title: str, header: str, sections: Sequence[Section], footer: str = "")
     )
 
 
-def figure(content: str, caption: str = "", beside: bool = False) -> str:
-    """A figure around SVG, an image or a video; `caption` is plain text, beside it where the page is wide enough."""
+def figure(content: str, caption: str = "", beside: bool = False, wide: bool = False) -> str:
+    """A figure around SVG, an image or a video; `caption` is plain text, beside it where the page is wide enough.
+
+    A wide one takes the page's width and scrolls sideways on a narrow screen.
+    """
     text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<figure{' class=beside' if beside else ''}>{content}{text}</figure>"
+    kind = " class=beside" if beside else ' class=wide tabindex=0 role=group aria-label="wide figure"' if wide else ""
+    return f"<figure{kind}>{content}{text}</figure>"
 
 
 def grid(figures: Sequence[str]) -> str:

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bipose_lit.metrics.condensed import Condensed
 from bipose_lit.store import RESULT, Predictions, RunResult
 from bipose_lit.tracking import history
 from bipose_lit.types import BiposeError
 
 MANIFEST = "manifest.json"
-SERVANTS = ("stage1", "tune", "report")
+SERVANTS = ("stage1", "tune", "report", "trials")
 """Folders beside the arms that serve them."""
 TEST = "test/"
 DEFAULT_ENDPOINT, DEFAULT_MARGIN = "pck@0.1[clip]", 0.005
@@ -89,6 +90,20 @@ class Run:
         """Rows of history.jsonl, one per step."""
         return history(self.folder)
 
+    def condensed(self, endpoint: str, split: str = "test") -> Condensed | None:
+        """A split's sums by cluster as the run left them; None where it left none, or those of another metric.
+
+        Raises:
+            BiposeError: they cannot be read.
+        """
+        plain = self.result.clusters.get(split)
+        if not isinstance(plain, Mapping) or plain.get("endpoint") != endpoint:
+            return None
+        try:
+            return Condensed.read(plain)
+        except BiposeError as error:
+            raise BiposeError(f"{self.folder / RESULT}: {error}") from error
+
     def predictions(self, split: str = "test") -> Predictions | None:
         """Predictions of a split, None where the run left none (or the file is gone). Not kept: they can be large.
 
@@ -107,7 +122,7 @@ class Study:
     Attributes:
         folder: OUT/NAME.
         manifest: the question.
-        runs: finished runs that left test predictions, by (arm, seed), in the manifest's order.
+        runs: finished runs that left sums by cluster or test predictions, by (arm, seed), in the manifest's order.
         missing: (arm, seed, reason) of runs that the manifest names and that cannot be used.
         notes: what the reader must know about the input.
     """
@@ -170,7 +185,7 @@ def load_study(folder: Path, manifest: Mapping[str, Any] | None = None) -> Study
     for arm in parsed.arms:
         for seed in parsed.seeds:
             run = found.get((arm, seed))
-            reason = _unusable(run)
+            reason = _unusable(run, parsed.endpoint)
             if reason or run is None:
                 missing.append((arm, seed, reason))
             else:
@@ -248,18 +263,21 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
     )
 
 
-def metric_of(metrics: Mapping[str, float], name: str) -> float | None:
-    """A run's test metric by its full name, or by one without split and box ("pck@0.1[clip]"); None where it has none."""
-    names = (k for k in metrics if k.startswith(TEST) and name in (k, k.removeprefix(TEST), _short(k)))
+def metric_of(metrics: Mapping[str, float], name: str, split: str = "test") -> float | None:
+    """A run's metric by its full name, or by one without split and box ("pck@0.1[clip]"); None where it has none."""
+    head = f"{split}/"
+    names = (k for k in metrics if k.startswith(head) and name in (k, k.removeprefix(head), _short(k, head)))
     return next((metrics[k] for k in names), None)
 
 
-def _short(name: str) -> str:
+def _short(name: str, head: str = TEST) -> str:
     """ "test/pck@0.1[clip,clip-box]/P" -> "pck@0.1[clip]/P"."""
-    return re.sub(r",[^\]]*\]", "]", name.removeprefix(TEST))
+    return re.sub(r",[^\]]*\]", "]", name.removeprefix(head))
 
 
 def _check_metrics(manifest: Manifest, runs: Iterable[Run]) -> None:
+    if not manifest.metrics:
+        return
     known = {k: 0.0 for run in runs for k in run.result.metrics if k.startswith(TEST)}
     for name in manifest.metrics:
         if metric_of(known, name) is None:
@@ -308,10 +326,13 @@ def _found(folder: Path) -> dict[tuple[str, int], Run]:
     return found
 
 
-def _unusable(run: Run | None) -> str:
+def _unusable(run: Run | None, endpoint: str) -> str:
     if run is None:
         return "has not run"
     if run.result.status != "finished":
         return run.result.error or run.result.status
+    test = run.result.clusters.get("test")
+    if isinstance(test, Mapping) and test.get("endpoint") == endpoint:
+        return ""
     name = run.result.predictions.get("test", "predictions-test.npz")
     return "" if (run.folder / name).is_file() else f"left no {name}"

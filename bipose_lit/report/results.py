@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bipose_lit.metrics.summary import full_name
-from bipose_lit.report.analysis import REGIMES, Analysis, Scores, labelled, own_level
+from bipose_lit.report.analysis import REGIMES, Analysis, Scores, own_level
 from bipose_lit.report.load import metric_of
 from bipose_lit.report.statistics import MIN_SEEDS_VERDICT, Contrast, Verdict
 from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, percent, quantity
@@ -213,8 +213,8 @@ def footnotes(a: Analysis) -> list[str]:
     manifest, study, p = a.study.manifest, a.study, a.labels
     notes = [
         f"Estimand: arm minus control on {endpoint_name(a)} over all labelled joints, visible and occluded, final weights.",
-        f"{len(study.seeds)} seeds x {len(set(p.clusters))} clusters (independent sources), {len(p.clips)} clips, "
-        f"{len(p.uid)} scored frames, {labelled(p)} labelled joints of {len(p.joint_names)} kinds; seeds and clusters are "
+        f"{len(study.seeds)} seeds x {p.sources} clusters (independent sources), {p.clips} clips, "
+        f"{p.frames} scored frames, {p.labelled} labelled joints of {len(p.joint_names)} kinds; seeds and clusters are "
         "crossed, intervals are 95% over both.",
     ]
     if manifest.mode == "frozen":
@@ -256,13 +256,19 @@ def caveats(a: Analysis) -> list[str]:
         )
     if len(a.study.seeds) < MIN_SEEDS_VERDICT:
         found.append(f"{len(a.study.seeds)} seeds: too few for a verdict ({MIN_SEEDS_VERDICT} are needed).")
-    if len(a.arms) > 1 and manifest.raw and not manifest.raw.get("tune"):
+    if (a.study.folder / "sweep.json").is_file():
+        found.append(
+            "The best arms were found by a search, the baselines were not searched: they may fall short of what a search of "
+            "their own would give them."
+        )
+    elif len(a.arms) > 1 and manifest.raw and not manifest.raw.get("tune"):
         found.append(
             "All arms use one recipe, set by hand, and were not tuned one by one: an arm may fall short of what settings of its "
             "own would give it."
         )
-    kinds = set(a.labels.clusters)
-    found.append(f"Intervals speak of sources like the {len(kinds)} that were tested, not of other kinds of data.")
+    found.append(
+        f"Intervals speak of sources like the {a.labels.sources} that were tested, not of other kinds of data."
+    )
     if "synthetic" in a.labels.data:
         found.append(
             "Synthetic people: the regimes are known exactly, but pictures and motion are simpler than real ones."

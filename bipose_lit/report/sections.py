@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bipose_lit.metrics.summary import alias, full_name
 from bipose_lit.metrics.terms import parse
 from bipose_lit.report import figures, html, media, pictures, results
-from bipose_lit.report.analysis import Analysis, error_unit, frame_errors, gap_curve, gap_edges
+from bipose_lit.report.analysis import Analysis, clip_means, frame_errors, gap_curve, gap_edges
 from bipose_lit.report.figures import ForestRow, Line, Panel, Spot
 from bipose_lit.report.html import Budget, Section
 from bipose_lit.report.pictures import Lookup
@@ -21,6 +21,7 @@ from bipose_lit.types import ABSENT, OCCLUDED, BiposeError
 
 Floats = NDArray[np.float64]
 _MIN_COUNT = 10
+_GONE = "No pictures: the prediction files of the arms to be shown are gone."
 
 
 def styles(a: Analysis) -> dict[str, int | None]:
@@ -73,7 +74,7 @@ def gaps(a: Analysis) -> Section:
     if not any(np.isfinite(gap_curve(s, "since")[0][1:]).any() for s in a.arms.values()):
         return Section("time", "Error while hidden", "")
     style, names, panels = styles(a), gap_edges(), []
-    relative = error_unit(a.labels) == "error[clip]"
+    relative = a.labels.error == "error[clip]"
     factor = 100 if relative else 1
     for side, label in (("since", "frames since last seen"), ("until", "frames until seen again")):
         counts = gap_curve(next(iter(a.arms.values())), side)[3]
@@ -193,21 +194,24 @@ def clips(a: Analysis, frames: Lookup | None, budget: Budget) -> Section:
     arms = _shown(a)
     seed, predictions = _predictions(a, arms)
     main, control = a.main
-    gain = a.arms[main].clip_means[seed] - a.arms[control].clip_means[seed]
+    if not {main, control} <= set(predictions):
+        return Section("clips", title, f"<p>{_GONE}</p>")
+    labels = predictions[main]
+    gain = clip_means(labels, a.metric) - clip_means(predictions[control], a.metric)
     gain = gain if parse(a.metric).higher_is_better else -gain
-    order = [int(i) for i in np.argsort(-gain, kind="stable") if np.isfinite(gain[i]) and a.labels.clips[i] in frames]
+    order = [int(i) for i in np.argsort(-gain, kind="stable") if np.isfinite(gain[i]) and labels.clips[i] in frames]
     if not order:
         return Section("clips", title, f"<p>{missing}</p>")
     lowest = "largest loss" if gain[order[-1]] < 0 else "smallest gain"
     picks = {order[0]: "largest gain", order[len(order) // 2]: "median gain", order[-1]: lowest}
-    hidden = np.bincount(a.labels.clip, weights=(a.labels.visible == OCCLUDED).sum(1), minlength=len(a.labels.clips))
+    hidden = np.bincount(labels.clip, weights=(labels.visible == OCCLUDED).sum(1), minlength=len(labels.clips))
     rest = [i for i in order if i not in picks and hidden[i]]
     if rest:
         picks[max(rest, key=lambda i: hidden[i])] = "most hidden joints"
     found = []
     for clip, why in picks.items():
-        name = a.labels.clips[clip]
-        rows = np.flatnonzero(a.labels.clip == clip)
+        name = labels.clips[clip]
+        rows = np.flatnonzero(labels.clip == clip)
         text = f"{name}: {why}; {main} over {control}: {gain[clip] * a.factor:+.1f} {a.unit}, seed {seed}."
         try:
             pages = pictures.clip_frames(frames[name].frames, predictions, name)
@@ -215,7 +219,7 @@ def clips(a: Analysis, frames: Lookup | None, budget: Budget) -> Section:
             found.append(f"<p>{html.escape(f'{name}: {error}')}</p>")
             continue
         label, poster = f"{text} Panels: label, {', '.join(arms)}.", media.jpeg(pages[len(pages) // 2], 80)
-        uri = media.video(pages, float(a.labels.fps[rows[0]])) if len(pages) > 1 else ""
+        uri = media.video(pages, float(labels.fps[rows[0]])) if len(pages) > 1 else ""
         if budget.take(uri + poster):
             shown = html.video(uri, label, poster) if uri else html.image(poster, label)
             found.append(html.figure(shown, text))
@@ -235,8 +239,10 @@ def worst(a: Analysis, frames: Lookup | None, budget: Budget) -> Section:
         return Section("worst", "Worst frames", "")
     main, control = a.main
     seed, predictions = _predictions(a, [control, main] if control != main else [main])
-    errors = {arm: frame_errors(p) for arm, p in predictions.items()}
-    relative = error_unit(a.labels) == "error[clip]"
+    if not {main, control} <= set(predictions):
+        return Section("worst", "Worst frames", "")
+    labels, relative = predictions[main], a.labels.error == "error[clip]"
+    errors = {arm: frame_errors(p, a.labels.error) for arm, p in predictions.items()}
     groups = [(f"Where {main} errs most", errors[main])]
     if control != main:
         gain = errors[control] - errors[main]
@@ -244,8 +250,8 @@ def worst(a: Analysis, frames: Lookup | None, budget: Budget) -> Section:
     found = []
     for title, value in groups:
         strips = []
-        for row in _worst_rows(a.labels, value, frames):
-            clip, frame = a.labels.clips[a.labels.clip[row]], int(a.labels.frame[row])
+        for row in _worst_rows(labels, value, frames):
+            clip, frame = labels.clips[labels.clip[row]], int(labels.frame[row])
             try:
                 strips.append(pictures.strip(frames[clip].frames, predictions, clip, frame, f"{clip} #{frame}"))
             except BiposeError as error:
@@ -291,11 +297,14 @@ def caveats(a: Analysis) -> Section:
 
 
 def _learning_line(a: Analysis, arm: str, pick: Callable[[str], bool], style: int | None) -> Line | None:
-    tracks: list[dict[int, float]] = []
-    for run in a.study.of(arm):
+    runs, tracks, names = a.study.of(arm), [], set[str]()
+    for run in runs:
+        names.update(*run.history)
+    wanted = sorted(filter(pick, names))
+    for run in runs:
         rows: dict[int, float] = {}
         for row in run.history:
-            value: Any = next((v for k, v in row.items() if pick(k)), None)
+            value: Any = next((row[k] for k in wanted if k in row), None)
             if isinstance(value, int | float):
                 rows[int(row["step"])] = float(value)
         if rows:

@@ -42,6 +42,8 @@ Floats = NDArray[np.float64]
 
 LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
 MIN_SEEDS_INTERVAL, MIN_SEEDS_VERDICT = 3, 5
+NAMED = 8
+"""Seeds that a note names one by one."""
 MIN_CLUSTERS_VERDICT = 8
 """Fewer independent sources give intervals but no verdict: too few for the normal theory behind them."""
 
@@ -195,7 +197,8 @@ def contrast(
     weight = float(weights.sum())
     by_seed = [t.sum(axis=1) / weight if weight else np.full(len(seeds), np.nan) for t in totals]
     missing = sorted(set(arm) ^ set(control))
-    notes = [f"seeds {', '.join(map(str, missing))} ran in one arm only and are left out"] if missing else []
+    which = ", ".join(map(str, missing[:NAMED])) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+    notes = [f"seeds {which} are there on one side only and are left out"] if missing else []
     return from_table(
         means[0] - means[1],
         weights[used],

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from rich import box
@@ -200,23 +201,44 @@ def to_csv(a: Analysis) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, _COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    for row in (*_run_rows(a), *_reference_rows(a), *_contrast_rows(a)):
+    for text in _run_texts(a):
+        buffer.write(text)
+    for row in (*_reference_rows(a), *_contrast_rows(a)):
         writer.writerow({"name": a.study.manifest.name} | {k: _exact(v) for k, v in row.items()})
     return buffer.getvalue()
 
 
-def _run_rows(a: Analysis) -> Iterator[dict[str, Any]]:
+def _run_texts(a: Analysis) -> Iterator[str]:
+    """Each run's rows as text: a thousand runs have a million of them, so each is put together, not written by csv."""
+    gap = {name: "," * (_COLUMNS.index(name) - _COLUMNS.index("metric")) for name in ("value", "measured")}
+    rest = "," * (len(_COLUMNS) - 1 - _COLUMNS.index("value"))
+    name = _quoted(a.study.manifest.name)
+    named: dict[str, str] = {}  # most names are those of every run: quoted once
     for (arm, seed), run in a.study.runs.items():
         result = run.result
-        key = {"kind": "run", "arm": arm, "seed": seed}
-        values: dict[str, Any] = dict(sorted(result.metrics.items()))
-        values |= {f"fact/{k}": v for k, v in sorted(result.facts.items())}
-        values |= {f"scorings/{k}": v for k, v in sorted(result.scorings.items())}
-        values |= {k: getattr(result, k) for k in ("config_hash", "data_fingerprint", "weights_hash")}
-        for metric, value in values.items():
-            yield {**key, "metric": metric, "value": value}
+        head = f"{name},run,{_quoted(arm)},,{seed},"  # name, kind, arm, control, seed
+        lines = []
+        for metric, value in sorted(result.metrics.items()):
+            field = named.get(metric) or named.setdefault(metric, _quoted(metric) + gap["value"])
+            lines.append(f"{head}{field}{value!r}{rest}\n")
+        others: dict[str, Any] = {f"fact/{k}": v for k, v in sorted(result.facts.items())}
+        others |= {f"scorings/{k}": v for k, v in sorted(result.scorings.items())}
+        others |= {k: getattr(result, k) for k in ("config_hash", "data_fingerprint", "weights_hash")}
+        for metric, value in others.items():
+            lines.append(f"{head}{_quoted(metric)}{gap['value']}{_quoted(_exact(value))}{rest}\n")
         for metric, value in sorted(result.measured.items()):
-            yield {**key, "metric": f"measured/{metric}", "measured": value}
+            lines.append(f"{head}{_quoted(f'measured/{metric}')}{gap['measured']}{_quoted(_exact(value))}\n")
+        yield "".join(lines)
+
+
+@lru_cache(maxsize=65536)
+def _quoted(text: str) -> str:
+    """A field as csv writes it."""
+    if not text:
+        return ""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow([text])
+    return buffer.getvalue()
 
 
 def _reference_rows(a: Analysis) -> Iterator[dict[str, Any]]:

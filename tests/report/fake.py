@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bipose_lit.datasets.index import Track
+from bipose_lit.metrics.condensed import condense
 from bipose_lit.skeletons import JHMDB
 from bipose_lit.store import Predictions, RunResult, run_folder
 from bipose_lit.types import NORMS, OCCLUDED, VISIBLE
@@ -114,8 +115,12 @@ def write_tree(
     frames: int = 32,
     arms: Sequence[str] = tuple(ARMS),
     trial: bool = False,
+    condensed: bool = False,
 ) -> tuple[Path, dict[str, Track]]:
-    """Writes OUT/NAME with a manifest and one folder per run; returns it with the clips by name."""
+    """Writes OUT/NAME with a manifest and one folder per run; returns it with the clips by name.
+
+    `condensed`: as runs leave it; without, as older versions did, so that predictions may be spoilt in tests.
+    """
     joints, visible = labels(clusters, frames)
     C, T, K = visible.shape
     hidden = visible == OCCLUDED
@@ -166,7 +171,9 @@ def write_tree(
                 facts={"parameters": PARAMETERS[arm], "flops_per_frame": 1_800_000_000 + PARAMETERS[arm] * 8,
                        "look_ahead_frames": LOOK_AHEAD.get(arm, 0), "steps": 400},
                 metrics={"test/pck@0.1[clip,clip-box]": 0.9}, scorings={"test": 1},
-                predictions={"test": "predictions-test.npz"}, config_hash=f"c{a}{seed}", data_fingerprint="d41d8c",
+                predictions={"test": "predictions-test.npz"},
+                clusters={"test": condense(saved).plain()} if condensed else {},
+                config_hash=f"c{a}{seed}", data_fingerprint="d41d8c",
                 weights_hash="e3b0c442", commit="0123456789abcdef", versions={"torch": "2.15.0", "lightning": "2.6.6"},
             ).save(folder)  # fmt: skip
     manifest = {

@@ -249,7 +249,9 @@ def test_contrast_is_about_the_printed_numbers():
     arm, control = _runs(rng, (0, 1, 2, 5), 0.1, weights), _runs(rng, (0, 1, 2, 4), 0.0, weights)
     c = S.contrast(arm, control, ("a", "b"), "pck@0.1[clip]")
     assert c.seeds == (0, 1, 2)
-    assert "4, 5 ran in one arm only" in c.note
+    assert c.note == "seeds 4, 5 are there on one side only and are left out"
+    many = S.contrast(arm, _runs(rng, range(200), 0.0, weights), ("a", "b"), "pck@0.1[clip]")
+    assert many.note == "seeds 3, 4, 6, 7, 8, 9, 10, 11 and 188 more are there on one side only and are left out"
     printed = np.mean([arm[s].mean - control[s].mean for s in c.seeds])
     assert c.estimate == pytest.approx(printed, abs=1e-12)
     assert c.arm_means == pytest.approx([arm[s].mean for s in c.seeds])
