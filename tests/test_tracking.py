@@ -1,6 +1,7 @@
 """W&B offline, read back with its own tool: one run stays one run, and what is in result.json is in W&B."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -81,7 +82,11 @@ def test_mirror_is_read_back(tmp_path: Path) -> None:
     assert data["columns"] == ["joint", "labelled", "error_px", "visible_px", "occluded_px"]
     assert data["data"][1] == ["right_wrist", 6, pytest.approx(2**0.5), None, pytest.approx(2**0.5)]
     staged = [a["artifact"]["manifest"]["contents"][0] for a in found if a["type"] == "artifact"]
-    assert {s["path"] for s in staged} == {"test/joints.table.json", "predictions-test.npz"}
+    assert {s["path"] for s in staged} == {
+        "test/joints.table.json",
+        "test/clusters.table.json",
+        "predictions-test.npz",
+    }
     assert all(Path(s["local_path"]).is_relative_to(folder) for s in staged)
     assert not (path / "files" / "output.log").exists()
 
@@ -134,6 +139,7 @@ def test_all_runs_in_one_process(tmp_path: Path) -> None:
 
 def test_modes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     for value, expected in (
         ("offline", "offline"),
         ("dryrun", "offline"),
@@ -146,7 +152,12 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_BASE_URL", raising=False)
     assert tracking.resolve_mode() == "offline"
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    for host in ("api.wandb.ai", "api.forge.coreweave.com"):
+        (tmp_path / "netrc").write_text(f"machine {host} login user password secret\n")
+        assert tracking.resolve_mode() == "online"
+    (tmp_path / "settings").write_text("[default]\nbase_url = http://wandb.example.org:8080\n")
+    assert tracking.resolve_mode() == "offline"
+    (tmp_path / "netrc").write_text("machine wandb.example.org:8080 login user password secret\n")
     assert tracking.resolve_mode() == "online"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     assert tracking.resolve_mode() == "offline"
@@ -154,6 +165,16 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert tracking.resolve_mode() == "online"
     with pytest.raises(BiposeError, match="onlin"):
         tracking.resolve_mode("onlin")
+
+
+def test_who_logs_in_by_wandbs_own_command_is_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    assert tracking.resolve_mode() == "offline"
+    subprocess.run([WANDB, "login", "--no-verify", "0123456789" * 4], check=True, capture_output=True, text=True)
+    assert tracking.resolve_mode() == "online"
 
 
 def test_nothing_to_mirror(tmp_path: Path) -> None:
@@ -199,6 +220,20 @@ def test_logger_of_the_overlay(tmp_path: Path) -> None:
     assert first.version != tracking.wandb_logger(str(tmp_path), "b").version
     with pytest.raises(BiposeError, match="wandb login"):
         tracking.wandb_logger(str(tmp_path), log_model=True)
+
+
+def test_a_folder_made_anew_under_an_old_name_is_another_run(tmp_path: Path) -> None:
+    """Else a fit in a deleted folder, or in one of the same name on another machine, would go on with somebody's run."""
+    names = []
+    for _ in range(2):
+        first = tracking.wandb_logger(str(tmp_path / "fit"))
+        first.log_metrics({"train/loss": 0.5}, step=4)
+        first.experiment.finish()
+        assert tracking.wandb_logger(str(tmp_path / "fit")).version == first.version
+        names.append(first.version)
+        shutil.rmtree(tmp_path / "fit")
+    assert names[0] != names[1]
+    assert not (Path(tracking.wandb_logger(str(tmp_path / "off"), mode="disabled").save_dir) / "wandb").exists()
 
 
 def test_importing_it_imports_neither_wandb_nor_lightning() -> None:
