@@ -18,6 +18,10 @@ CASES = {
     "decode": "heatmap decoding",
     "startup": "start-up",
     "metrics": "metrics and report",
+    "report": "report of many runs",
+    "engine": "engine of ablations",
+    "sweep": "trials of a sweep",
+    "ddp": "two processes over one",
     "index": "labels of a big set",
     "coco_ap": "COCO's AP",
 }

@@ -27,6 +27,10 @@ TABLES = {
     "decode": ["quarter", "parabola", "dark"],
     "startup": ["`python -c pass`", "`bipose --help`", "`bipose ablate --help`", "`bipose report --help`"],
     "metrics": ["summarise", "without pictures", "with pictures"],
+    "report": ["6 runs", "9 runs"],
+    "engine": ["4 runs, journal", "8 runs, journal", "4 runs, SQLite", "1 workers", "2 workers"],
+    "sweep": ["empty", "training a head"],
+    "ddp": ["per frame", "bilstm"],
     "index": ["from JSON, the cache is written", "from the cache"],
     "coco_ap": ["bipose", "pycocotools", "faster-coco-eval", "suppression by OKS", "reading the results"],
 }
@@ -57,7 +61,7 @@ def rows(text: str) -> dict[str, list[str]]:
     return {line[0].strip(): line[1:] for line in lines}
 
 
-LONG = ("cache", "metrics")
+LONG = ("cache", "metrics", "report", "sweep", "ddp")
 """Cases of half a minute even when tiny; `test_cached_features_are_those_that_pixels_give` runs a part of the first."""
 
 
