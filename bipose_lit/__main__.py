@@ -311,12 +311,10 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
 
 
 def _report(args: argparse.Namespace) -> int:
-    import json
-
-    from bipose_lit.store import SPEC
+    from bipose_lit.store import SPEC, RunSpec
 
     specs = sorted(args.folder.glob(f"*/seed*/{SPEC}"))
-    config = json.loads(specs[0].read_text())["config"] if specs else None
+    config = RunSpec.load(specs[0]).config if specs else None
     print(report_folder(args.folder, None, config).rstrip())
     return 0
 

@@ -66,6 +66,8 @@ def kill(site: Any, engines: list[Any], rng: random.Random, done: dict[str, int]
             done["engines"] += 1
         return
     worker = int((site.folder / "events.log").read_text().splitlines()[-1].split()[-1])
+    if _group(worker) not in {p.pid for p in engines}:
+        return  # it has ended, and the number may be another's by now
     with contextlib.suppress(ProcessLookupError):
         os.kill(worker, signal.SIGKILL)
         done["kills"] += 1

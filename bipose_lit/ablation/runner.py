@@ -251,12 +251,16 @@ def begin(spec: RunSpec) -> None:
 
 
 def progress_of(folder: Path) -> int:
-    """A number that grows when a run writes a checkpoint: the newest change in its checkpoints, nanoseconds; 0 without any."""
+    """A number that changes when a run writes a checkpoint to go on from: its time of writing, nanoseconds; 0 without one.
+
+    What else lies beside it (final weights, half a file of a killed attempt) is written in every attempt and is no progress.
+    """
     times = [0]
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder / CHECKPOINTS):
-            with contextlib.suppress(OSError):
-                times.append(entry.stat().st_mtime_ns)
+            if entry.name.startswith("last."):
+                with contextlib.suppress(OSError):
+                    times.append(entry.stat().st_mtime_ns)
     return max(times)
 
 

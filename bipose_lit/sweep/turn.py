@@ -202,10 +202,14 @@ class Search:
             return Outcome("left", line=f"{line}; it is taken up again")
         if not any((folder / SPEC).is_file() for folder in folders):  # nothing to be failed by: it would go on for ever
             raise BiposeError(f"{key}: {line}, {count} times in a row before its first run had begun")
+        lease = self.lock(key)
+        if not lease.acquire(wait=False):
+            return Outcome("left", line=line)  # another process has taken it up already
         for folder in folders:
             with contextlib.suppress(BiposeError):
                 if RunResult.load(folder) is None:
                     fail(RunSpec.load(folder / SPEC), line, died=count)  # the next look at the study tells it
+        _free(lease)
         return Outcome(
             "left", line=f"{line}, {count} times in a row without a checkpoint in between: it counts as failed"
         )

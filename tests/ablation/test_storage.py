@@ -50,12 +50,12 @@ def open_together(url: str, count: int = 4) -> None:
         assert [e.number for e in queue.entries()] == list(range(count))
 
 
-@pytest.mark.ddp
+@pytest.mark.slow
 def test_many_that_begin_together_on_sqlite(tmp_path):
     open_together(f"sqlite:///{tmp_path}/q.db")
 
 
-@pytest.mark.ddp
+@pytest.mark.slow
 def test_many_that_begin_together_on_postgresql(server):
     open_together(server.url("together"))
 
@@ -77,7 +77,7 @@ def test_the_engine_on_postgresql(site, server):
         assert [e.state for e in queue.entries()] == ["done"] * 6
 
 
-@pytest.mark.ddp
+@pytest.mark.slow
 def test_a_killed_holder_leaves_no_lock_in_the_database(server):
     """The lock of machines that share no file locks: it ends with the connection."""
     url = server.url("locks")

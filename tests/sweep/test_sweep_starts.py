@@ -10,7 +10,12 @@ import pytest
 import yaml
 from searches import SMALL
 
+from bipose_lit.ablation.process import Lock
+from bipose_lit.sweep.manifest import load_sweep
+from bipose_lit.sweep.record import folder_mark, found_before
 from bipose_lit.sweep.space import key_of
+from bipose_lit.sweep.study import PLACE, opened
+from bipose_lit.types import BiposeError
 
 
 @pytest.mark.slow
@@ -49,20 +54,33 @@ def test_another_search_does_not_go_on_in_this_one(site):
 def test_fresh_begins_anew_whatever_the_old_search_was(site):
     short = site.text.replace("best: 2, seeds: 3", "best: 1, seeds: 1").replace("{plain: {}}", "{}")
     site.write(short)
-    assert site.run(trials=2).returncode == 0
-    before = site.sweep()["best"]
-    site.write(
-        short.replace("objective: pck@0.1[clip]", "objectives: [{metric: facts/flops_per_frame, maximize: false}]")
-    )
-    done = site.run(trials=2)
-    assert "has other objectives" in done.stderr
-    assert site.sweep()["best"] == before, "what best1 is was forgotten before there was another"
+    with opened(str(site.folder / "runs/s/queue.journal"), load_sweep(site.folder / "s.yaml"), Lock(site.folder / "l")):
+        pass
+    objectives = "objectives: [{metric: facts/flops_per_frame, maximize: false}]"
+    site.write(short.replace("objective: pck@0.1[clip]", objectives))
+    assert "has other objectives" in site.run(trials=2).stderr
     done = site.run(trials=2, fresh=True)
     assert done.returncode == 0, done.stderr
     assert len(site.trials()) == 2
-    done = site.run(storage=str(site.folder / "runs/s/queue.journal"), out="elsewhere", trials=2)
-    assert done.returncode == 1
-    assert "belongs to another results folder" in done.stderr, "leases there are not seen here: trials would run twice"
+
+
+def test_a_study_belongs_to_one_folder(site):
+    """Leases lie in the folder: who works in another would take up trials that run."""
+    with opened(str(site.folder / "journal"), load_sweep(site.folder / "s.yaml"), Lock(site.folder / "lock")) as study:
+        study.claim({PLACE: "one", "space": "a"})
+        study.claim({PLACE: "another", "space": "b"})  # there is nothing in it yet
+        assert study.ask() is not None
+        study.claim({PLACE: "another", "space": "b"})
+        with pytest.raises(BiposeError, match="belongs to another results folder"):
+            study.claim({PLACE: "one", "space": "b"})
+    mark = folder_mark(site.folder)
+    assert mark == folder_mark(site.folder) != folder_mark(site.folder / "other")
+
+
+def test_what_the_best_arms_are_is_kept_until_there_are_others(tmp_path):
+    assert found_before(tmp_path) == ({}, {})
+    (tmp_path / "sweep.json").write_text('{"best": [{"arm": "best1", "trial": 4}], "importances": {"lr": 1.0}}')
+    assert found_before(tmp_path) == ({"best1": 4}, {"lr": 1.0})
 
 
 @pytest.mark.slow
