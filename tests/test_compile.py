@@ -10,6 +10,7 @@ import pytest
 import torch
 from ddp_cases import distance, fit_case
 from test_module import data, make, trainer
+from tiny import arguments, tiny_options, write_jhmdb
 
 from bipose_lit.callbacks.guard import explained
 from bipose_lit.cli import main
@@ -47,8 +48,10 @@ def test_checkpoints_of_a_compiled_model_are_plain(tmp_path):
 
 
 def test_half_precision_on_a_processor_is_refused_where_lightning_would_take_another(tmp_path):
+    options = arguments(tiny_options(write_jhmdb(tmp_path / "data", train=2, val=1, test=1)))
+    place = f"--trainer.default_root_dir={tmp_path}"
     with pytest.raises(BiposeError, match="16-mixed needs a GPU"):
-        main(["fit", "-c", str(BASE), "--trainer.precision=16-mixed", f"--trainer.default_root_dir={tmp_path}"])
+        main(["fit", "-c", str(BASE), *options, "--trainer.precision=16-mixed", place])
     check_asked({"accelerator": "gpu", "precision": "16-mixed", "devices": 2, "sync_batchnorm": True})
     with pytest.raises(BiposeError, match="sync_batchnorm works on GPUs alone"):
         check_asked({"accelerator": "cpu", "devices": 2, "sync_batchnorm": True})
