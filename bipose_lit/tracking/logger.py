@@ -96,6 +96,9 @@ class ContinuedLogger(WandbLogger):
             held = _merged(last_steps(log) for log in logs if log not in old)
         else:
             held = _on_server(dict(run.summary), rows) if run.resumed else {}
+            # The summary may have arrived before the rows that it tells of: W&B numbers rows as the journal has them.
+            arrived = _last(rows[: run.starting_step])
+            held = {k: min(step, arrived.get(k, -1)) for k, step in held.items()} if rows else held
         for row in rows:
             if new := _beyond(row, held):
                 run.log({**new, STEP: row[STEP]})
