@@ -59,6 +59,9 @@ def _run(args: argparse.Namespace, work: Path) -> int:
             screen.end(f"failed: {error}")
             failed += 1
             continue
+        if not body:
+            screen.end(f"skipped: {about}")
+            continue
         screen.end("done")
         warning = "**Quick run: the sizes are tiny and the numbers mean nothing.** " if args.quick else ""
         text = render(name, f"{warning}*{about}; {load}.*", body)
@@ -91,12 +94,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measured(name: str, work: Path, args: argparse.Namespace, channel: Any) -> tuple[str, str]:
-    """In the case's own process: what the numbers belong to, and the section's body."""
+    """In the case's own process: what the numbers belong to, and the section's body; or why there is none, and ""."""
     from benchmarks.results import facts
     from benchmarks.setting import Setting
 
     setting = Setting(work, args.quick, args.threads, lambda line: channel.send("tell", line=line))
-    return facts(args.threads), importlib.import_module(f"benchmarks.{name}").run(setting)
+    case = importlib.import_module(f"benchmarks.{name}")
+    if reason := getattr(case, "why_not", lambda: "")():
+        return reason, ""
+    return facts(args.threads), case.run(setting)
 
 
 def _replace(out: Path, name: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ class PoseModule(L.LightningModule):
         freeze_backbone: train everything but the backbone, whose BatchNorm stays as it is.
         flip_test: average predictions with those of the mirrored pictures.
         recipe: optimiser and schedule.
-        compile: run the parts through torch.compile in training (a minute or so at the start; needs a C++ compiler on
-            processors); weights and checkpoints keep their plain names.
+        compile: run the parts through torch.compile in training (a minute or more at the start, again where a batch has another
+            number of frames; needs a C++ compiler on processors); scoring is not compiled, so that the same weights score the
+            same; weights and checkpoints keep their plain names.
     """
 
     def __init__(
@@ -226,10 +228,12 @@ class PoseModule(L.LightningModule):
             joints (B, T, K, 2), score (B, T, K), zero where not valid; loss (), over labelled joints of all valid frames, and
             normaliser (), its weight in a mean over batches.
         """
-        encoded = self._encoded(batch)
-        if self.flip_test:
-            mirrored = self.codec.flip(self._encoded(batch.flipped()))
-            encoded = {key: (value + mirrored[key]) / 2 for key, value in encoded.items()}
+        # Without gradients the parts would be compiled a second time, and score differently in the last digits.
+        with torch.compiler.set_stance("force_eager") if self._compiles else contextlib.nullcontext():
+            encoded = self._encoded(batch)
+            if self.flip_test:
+                mirrored = self.codec.flip(self._encoded(batch.flipped()))
+                encoded = {key: (value + mirrored[key]) / 2 for key, value in encoded.items()}
         # Coordinates of hundreds of pixels do not survive bfloat16.
         with torch.autocast(self.device.type, enabled=False):
             return self._located(batch, encoded)

@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -353,6 +354,25 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def folder_mark(folder: Path) -> str:
+    """What tells a folder of results (OUT/NAME) from others, on every machine that sees it; made if it is not there."""
+    path, mark = folder / ".study", uuid.uuid4().hex
+    if not path.is_file():
+        mine = folder / f".study.{mark}"
+        with atomic(mine) as handle:
+            handle.write(mark + "\n")
+        try:
+            os.link(mine, path)
+        except FileExistsError:
+            pass  # another machine was first
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            os.replace(mine, path)
+        mine.unlink(missing_ok=True)
+    return path.read_text().strip()
 
 
 def run_folder(out: Path, name: str, arm: str, seed: int) -> Path:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ TABLES = {
     "engine": ["4 runs, journal", "8 runs, journal", "4 runs, SQLite", "1 workers", "2 workers"],
     "sweep": ["empty", "training a head"],
     "ddp": ["per frame", "bilstm"],
+    "gpu": ["32-true", "bf16-mixed", "bf16-mixed, compiled"],
     "index": ["from JSON, the cache is written", "from the cache"],
     "coco_ap": ["bipose", "pycocotools", "faster-coco-eval", "suppression by OKS", "reading the results"],
 }
@@ -44,8 +46,6 @@ def work(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def as_it_was():
     """Cases fix threads and switch the video cache off, for their own process; here they share one."""
-    import torch
-
     from bipose_lit.datasets import frames
 
     threads, kept = torch.get_num_threads(), frames.CACHE_BYTES
@@ -61,12 +61,18 @@ def rows(text: str) -> dict[str, list[str]]:
     return {line[0].strip(): line[1:] for line in lines}
 
 
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
 LONG = ("cache", "metrics", "report", "sweep", "ddp")
 """Cases of half a minute even when tiny; `test_cached_features_are_those_that_pixels_give` runs a part of the first."""
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in CASES if n != "startup"]
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in LONG) + [pytest.mark.gpu, GPU] * (n == "gpu"))
+        for n in CASES
+        if n != "startup"
+    ],
 )
 def test_case_runs_tiny(name: str, work: Path) -> None:
     told: list[str] = []
@@ -93,6 +99,16 @@ def test_command_runs_cases_and_keeps_other_sections(tmp_path: Path) -> None:
         assert re.search(r"\*(commit [0-9a-f]{10} of \d{4}-\d\d-\d\d|no commit known)", found[name])
         assert "1 thread;" in found[name]
     assert re.search(r"first optimiser step: [\d,.]+ ms", found["startup"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_case_that_cannot_be_measured_here_leaves_its_section(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr("benchmarks.__main__.LOCK", tmp_path / "lock")
+    out = tmp_path / "RESULTS.md"
+    out.write_text(results.compose({"gpu": "## GPU\n\nkept"}))
+    assert main(["gpu", "--quick", "--out", str(out)]) == 0
+    assert "gpu: skipped: there is no CUDA device" in capfd.readouterr().err
+    assert results.parse(out.read_text()) == {"gpu": "## GPU\n\nkept"}
 
 
 def check(name: str, text: str) -> None:

@@ -9,7 +9,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 from ddp_cases import distance, fit_case
-from test_module import data, make, trainer
+from test_module import assert_same_predictions, data, make, trainer
 from tiny import arguments, tiny_options, write_jhmdb
 
 from bipose_lit.callbacks.guard import explained
@@ -45,6 +45,9 @@ def test_checkpoints_of_a_compiled_model_are_plain(tmp_path):
     again = PoseModule.load_from_checkpoint(tmp_path / "last.ckpt")
     assert not any("_orig_mod" in name for name in again.state_dict())
     assert fingerprint(again.network) == fingerprint(module.network)
+    before = dict(torch._dynamo.utils.counters["frames"])
+    assert_same_predictions(module, again)
+    assert torch._dynamo.utils.counters["frames"] == before, "scoring was compiled"
 
 
 def test_half_precision_on_a_processor_is_refused_where_lightning_would_take_another(tmp_path):
@@ -78,7 +81,9 @@ def on_gpu(folder: Path, **options) -> tuple[list[float], L.Trainer, PoseModule]
         gradient_clip_val=1.0,
         **options,
     )
-    fit.fit(module, datamodule=data())
+    fit.fit(
+        module, datamodule=data(batch_size=3)
+    )  # all clips: a smaller last batch would be compiled again, a minute more
     return losses, fit, module
 
 

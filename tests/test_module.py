@@ -62,7 +62,9 @@ def make(temporal=None, **options) -> PoseModule:
 
 
 def data(**options) -> PoseDataModule:
-    return PoseDataModule(MemoryReader(3, 5), size=(64, 64), clips=ClipSampling(4), batch_size=2, **options)
+    return PoseDataModule(
+        MemoryReader(3, 5), **{"size": (64, 64), "clips": ClipSampling(4), "batch_size": 2, **options}
+    )
 
 
 def trainer(folder: Path, **options) -> L.Trainer:

@@ -11,33 +11,48 @@ from bipose_lit.datasets.arguments import names, positive
 def add_ablate(parser: argparse.ArgumentParser) -> None:
     """Defines the arguments of `bipose ablate`."""
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="YAML file that asks the question")
-    parser.add_argument(
-        "--workers", type=positive, metavar="N", help="runs side by side (default: what cores or GPUs carry)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all ablations (default: runs)"
-    )
-    parser.add_argument("--plan", action="store_true", help="print runs, states, time and disk space, and end")
+    add_start(parser, "runs", "ablations", "arm", "the queue")
     parser.add_argument(
         "--seeds", type=_seeds, metavar="K|A,B,..", help="number of seeds, or a list, instead of the manifest's"
     )
     parser.add_argument("--arms", type=names, metavar="A,B,..", help="only these arms")
+    parser.add_argument(
+        "--fresh", action="store_true", help="repeat finished runs whose configuration has changed since"
+    )
+
+
+def add_start(parser: argparse.ArgumentParser, runs: str, plans: str, each: str, kept: str) -> None:
+    """Defines what every start of a plan takes.
+
+    Args:
+        parser: of the command.
+        runs: what the plan's runs are called.
+        plans: what plans are called.
+        each: what `--set` goes over.
+        kept: what lies in the storage.
+    """
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help=f"{runs} side by side (default: what cores or GPUs carry)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help=f"folder of all {plans} (default: runs)"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="print what would run, states, time and disk space, and end"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="options",
-        help="an option over every arm, e.g. model.recipe.lr=1e-3; may repeat",
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="repeat finished runs whose configuration has changed since"
+        help=f"an option over every {each}, e.g. model.recipe.lr=1e-3; may repeat",
     )
     parser.add_argument("--no-wandb", action="store_true", help="do not mirror the results to W&B")
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="the queue: a journal file or sqlite:///..., postgresql://... (default: a journal file in DIR); workers on "
+        help=f"of {kept}: a journal file, sqlite:///... or postgresql://... (default: a journal file in DIR); workers on "
         "several machines join by the same command",
     )
     parser.add_argument(

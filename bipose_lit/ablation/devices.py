@@ -78,6 +78,22 @@ def device_count(config: Mapping[str, Any]) -> int:
         return nodes
 
 
+def check_names(config: Mapping[str, Any]) -> None:
+    """Refuses GPUs by number in a configuration: each worker sees its share of them alone, counted from 0.
+
+    Raises:
+        BiposeError: it names others than the first.
+    """
+    devices = (config.get("trainer") or {}).get("devices")
+    if isinstance(devices, str) and "," in devices:
+        devices = [int(d) for d in devices.split(",") if d.strip().isdigit()]
+    if isinstance(devices, list) and devices != list(range(len(devices))):
+        raise BiposeError(
+            f"trainer.devices names GPUs ({devices}), but workers share them out: write how many a run takes "
+            f"({len(devices)}), and --devices {','.join(map(str, devices))}{',' if len(devices) == 1 else ''}"
+        )
+
+
 def share(devices: Sequence[str], each: int, slot: int) -> tuple[str, ...]:
     """The GPUs of the worker in `slot` where a run takes `each`; workers beyond the last share start anew with the first."""
     shares = max(1, len(devices) // each)

@@ -73,6 +73,14 @@ class Progress:
         self._phase.step, self._phase.total, self._phase.what = step, total, text
         self.draw()
 
+    def watch(self, event: Mapping[str, Any]) -> None:
+        """Shows an event of a process that does something for all runs; empty ones keep the display alive."""
+        if event["event"] == "step":
+            self.step(event["step"], event["total"], event.get("text", ""))
+        elif event["event"] == "tell":
+            self.line(f"bipose: warning: {event['line']}")
+        self.tick()
+
     def start_runs(self, done: int, total: int, workers: int, seconds: list[float]) -> None:
         """The runs begin.
 

@@ -15,10 +15,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from bipose_lit.ablation.process import Lock
 from bipose_lit.ablation.storage import close_storage, open_storage, open_study
+
+PLACE = "results folder"
+"""Attribute that tells the folder of a study's runs from others: leases and checkpoints lie there."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,15 @@ class Queue:
     Args:
         url: storage: a path (journal file) or an SQLAlchemy URL.
         name: of the study.
+        place: marks the folder of results that this queue is for. Another folder's ablation of the same name may lie in the same
+            database: its attempts are not seen here. None: all are.
 
     Raises:
         BiposeError: the storage cannot be opened.
     """
 
-    def __init__(self, url: str, name: str) -> None:
-        self.name = name
+    def __init__(self, url: str, name: str, place: str | None = None) -> None:
+        self.name, self.place = name, place
         self.storage = open_storage(url)
         self.study = open_study(self.storage, url, name, "maximize")
 
@@ -88,11 +93,15 @@ class Queue:
                 bool(t.user_attrs.get("reaped", False)),
             )
             for t in self.study.get_trials(deepcopy=False)
+            if self._here(t)
         ]
+
+    def _here(self, trial: FrozenTrial) -> bool:
+        return self.place is None or trial.user_attrs.get(PLACE, self.place) == self.place
 
     def put(self, key: str, **attributes: Any) -> None:
         """Adds an attempt at a task."""
-        self.study.enqueue_trial({}, user_attrs={"key": key, **attributes})
+        self.study.enqueue_trial({}, user_attrs={"key": key, PLACE: self.place, **attributes})
 
     def take(self, order: Sequence[str], owner: str) -> Entry | None:
         """The open attempt at the first possible of these tasks, now running; None if none of them has one.
@@ -101,7 +110,7 @@ class Queue:
         """
         place = {key: i for i, key in enumerate(order)}
         live = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
-        mine = [t for t in live if t.user_attrs.get("key") in place]
+        mine = [t for t in live if self._here(t) and t.user_attrs.get("key") in place]
         for trial in sorted(mine, key=lambda t: (place[t.user_attrs["key"]], t.number)):
             # trial._trial_id: the storage speaks of trials by it, and only the storage can start a waiting one by choice.
             if trial.state == TrialState.WAITING and not self.storage.set_trial_state_values(
@@ -136,12 +145,15 @@ class Queue:
             direction="maximize" if maximize else "minimize",
             load_if_exists=True,
         )
-        if any(t.user_attrs.get("trial") == trial for t in study.get_trials(deepcopy=False)):
+        if any(t.user_attrs.get("trial") == trial and self._here(t) for t in study.get_trials(deepcopy=False)):
             return
         distributions = {key: _distribution(space[key]) for key in point}
         study.add_trial(
             optuna.trial.create_trial(
-                params=dict(point), distributions=distributions, value=value, user_attrs={"trial": trial}
+                params=dict(point),
+                distributions=distributions,
+                value=value,
+                user_attrs={"trial": trial, PLACE: self.place},
             )
         )
 

@@ -24,6 +24,8 @@ from bipose_lit.types import BiposeError
 
 NOTICE_SECONDS = 120
 """Between SLURM's signal and the end; twice what the engine gives its runs to write checkpoints."""
+TURNS = 100
+"""How often a task puts itself back at most: one whose time is too short to get anywhere would go on for ever."""
 KEY = re.compile(r"[a-z][a-z0-9-]*")
 COMMAND = (sys.executable, "-m", "bipose_lit")
 OWN = ("--submit", "--slurm")
@@ -42,6 +44,10 @@ while :; do  # a trapped signal ends the waiting before the command ends
     kill -0 "$child" 2>/dev/null || break
 done
 if [ "$code" -eq {drained} ]; then  # it stopped for SIGUSR1 with its work kept: another turn
+    if [ "${{SLURM_RESTART_COUNT:-0}}" -ge {turns} ]; then
+        echo "bipose: {turns} turns are enough for a start; to go on: sbatch" {path} >&2
+        exit "$code"
+    fi
     job=$SLURM_JOB_ID
     [ -n "$SLURM_ARRAY_JOB_ID" ] && job="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
     scontrol requeue "$job" && exit 0
@@ -138,6 +144,7 @@ def script(line: Sequence[str], name: str, path: Path, options: Mapping[str, str
         place=shlex.quote(os.getcwd()),
         command=shlex.join(line),
         drained=128 + signal.SIGUSR1,
+        turns=TURNS,
     )
 
 

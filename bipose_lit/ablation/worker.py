@@ -14,7 +14,7 @@ from bipose_lit.ablation.queue import Entry, Queue
 from bipose_lit.ablation.runner import LeaseLostError, Runner, begin, fail, progress_of
 from bipose_lit.ablation.storage import exclusive
 from bipose_lit.ablation.tune import find_metric
-from bipose_lit.store import RunResult, RunSpec
+from bipose_lit.store import RunResult, RunSpec, folder_mark
 from bipose_lit.types import BiposeError, Preempted
 
 DEATHS = 3
@@ -52,7 +52,7 @@ class Session:
         """The queue, for this process alone while the block runs."""
         name = self.plan.manifest.name
         with self.lock("queue"):
-            queue = self.opened.pop(os.getpid(), None) or Queue(self.storage, name)
+            queue = self.opened.pop(os.getpid(), None) or Queue(self.storage, name, folder_mark(self.plan.folder))
             try:
                 with exclusive(queue.storage, name):
                     yield queue

@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,27 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from bipose_lit.ablation.backend import Backend
-from bipose_lit.ablation.devices import VISIBLE, choose, cores, device_count, needs_command
-from bipose_lit.ablation.engine import QUEUE, Engine, check_folder, data_root, make_once, parse_options, stopping
+from bipose_lit.ablation.engine import Engine
 from bipose_lit.ablation.keys import data_key, shared_key
 from bipose_lit.ablation.plan import Plan
-from bipose_lit.ablation.pool import Pool, Stopped
-from bipose_lit.ablation.process import Channel, Pending, call, limit_threads, redirect
-from bipose_lit.ablation.progress import Progress, make_progress
+from bipose_lit.ablation.pool import Pool
+from bipose_lit.ablation.process import Channel, Pending, call, redirect
+from bipose_lit.ablation.progress import Progress
+from bipose_lit.ablation.queue import PLACE
 from bipose_lit.ablation.runner import COMMAND, Runner
-from bipose_lit.ablation.slurm import leave_allocation
-from bipose_lit.ablation.storage import warm as warm_storage
+from bipose_lit.ablation.start import QUEUE, Start, crew, make_data, parse_options, tell_results
 from bipose_lit.ablation.storage import was_opened
-from bipose_lit.memory import reuse_freed_memory
-from bipose_lit.store import SPEC, RunResult, RunSpec
+from bipose_lit.store import SPEC, RunResult, RunSpec, folder_mark
 from bipose_lit.sweep.check import check_space
 from bipose_lit.sweep.compare import Baselines, comparison
 from bipose_lit.sweep.judge import STORAGE, make_judge
 from bipose_lit.sweep.manifest import load_sweep
 from bipose_lit.sweep.overview import show_plan
 from bipose_lit.sweep.plan import SweepPlan
-from bipose_lit.sweep.record import SWEEP, folder_mark, found_before, importances, ranked, write_sweep, write_trials
-from bipose_lit.sweep.study import PLACE, Entry, forget
+from bipose_lit.sweep.record import SWEEP, found_before, importances, ranked, write_sweep, write_trials
+from bipose_lit.sweep.study import Entry, forget
 from bipose_lit.sweep.tools import warm
 from bipose_lit.sweep.turn import Search
 from bipose_lit.types import BiposeError
@@ -86,54 +83,28 @@ def sweep(
     Raises:
         BiposeError: the sweep, a configuration, the data or the storage is not usable.
     """
-    backend = replace(backend or Backend(), judge=make_judge)
-    progress = progress or make_progress()
-    scratch = Path(tempfile.mkdtemp(prefix="bipose-"))
-    try:
-        with stopping():
-            asked = load_sweep(manifest)
-            if trials is not None:
-                asked = replace(asked, budget=replace(asked.budget, trials=trials))
-            settings = parse_options(options)
-            check_folder(out)
-            leave_allocation()
-            limit_threads(1)
-            reuse_freed_memory()
-            progress.phase("loading libraries")
-            backend.warm()
-            warm(asked.sampler["name"], asked.pruner["name"], storage or "")
-            warm_storage(storage or "")
-            progress.phase("checking the space")
-            plan = SweepPlan(asked, out, backend.resolve, settings)
-            check_space(plan)
-            engine = SweepEngine(plan, backend, progress, storage, workers, scratch, devices)
-            if plan_only:
-                return engine.show_plan()
-            return engine.run(wandb, fresh, retry)
-    except Stopped as stopped:
-        progress.close()
-        print(f"bipose: interrupted ({stopped}); the same command goes on where it stopped", file=sys.stderr)
-        return 128 + stopped.number
-    finally:
-        gc.unfreeze()
-        progress.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with Start(replace(backend or Backend(), judge=make_judge), progress) as start:
+        asked = load_sweep(manifest)
+        if trials is not None:
+            asked = replace(asked, budget=replace(asked.budget, trials=trials))
+        settings = parse_options(options)
+        start.load(out, storage)
+        warm(asked.sampler["name"], asked.pruner["name"], storage or "")
+        start.progress.phase("checking the space")
+        plan = SweepPlan(asked, out, start.backend.resolve, settings)
+        check_space(plan)
+        engine = SweepEngine(plan, start, storage, workers, devices)
+        start.code = engine.show_plan() if plan_only else engine.run(wandb, fresh, retry)
+    return start.code
 
 
 class SweepEngine:
     """One start of a sweep in the parent process."""
 
     def __init__(
-        self,
-        plan: SweepPlan,
-        backend: Backend,
-        progress: Progress,
-        storage: str | None,
-        workers: int | None,
-        scratch: Path,
-        asked: str | None = None,
+        self, plan: SweepPlan, start: Start, storage: str | None, workers: int | None, devices: str | None = None
     ) -> None:
-        self.plan, self.backend, self.progress, self.scratch, self.asked = plan, backend, progress, scratch, asked
+        self.plan, self.backend, self.progress = plan, start.backend, start.progress
         self.base = plan.config({})
         self.baselines = Baselines(plan)
         self.overlaid: dict[str, dict[str, Any]] = {}
@@ -148,46 +119,34 @@ class SweepEngine:
         least, most = plan.sweep.pruner.get("min", 0), int((self.base.get("trainer") or {}).get("max_steps") or -1)
         if 0 < most < least and "trainer.max_steps" not in plan.sweep.space.entries:
             raise BiposeError(f"{plan.sweep.path}: pruner: min is {least} steps, and runs have {most}; lower it")
-        self.given = storage
         address = storage or str(plan.folder / QUEUE)
         address = address if "://" in address else os.path.abspath(address)
         os.environ[STORAGE] = address  # runs inherit it; their files do not name it in full, as it may hold a password
-        devices = choose(asked)
-        if asked == "cpu":
-            os.environ[VISIBLE] = ""  # runs that leave the choice to Lightning would take a GPU each
-        on_gpu = bool(devices) and needs_command(self.base, True)
-        each, threads, available = device_count(self.base), plan.sweep.threads, cores()
-        if workers is None:
-            workers = max(1, len(devices) // each) if on_gpu else max(1, available // (threads * each))
-        elif workers < 1:
-            raise BiposeError(f"--workers must be at least 1, not {workers}")
-        if not on_gpu and workers * threads > available:
-            progress.line(
-                f"bipose: warning: {workers} workers with {threads} threads each on {available} cores will be slower than "
-                f"--workers {max(1, available // threads)}"
-            )
-        self.workers = workers
+        self.crew = crew([self.base], plan.sweep.threads, devices, workers, None, self.progress)
         frozen = plan.sweep.mode == "frozen"
-        self.runner = Runner(plan.folder, backend, scratch, frozen, devices if on_gpu else (), COMMAND, each)
+        self.runner = Runner(
+            plan.folder, self.backend, start.scratch, frozen, self.crew.devices, COMMAND, self.crew.each
+        )
         self.search = Search(plan, self.runner, address)
+        self.compare = partial(Engine, start=start, storage=storage, workers=self.crew.workers, devices=devices)
 
     def run(self, wandb: bool, fresh: bool, retry: bool = False) -> int:
         """Everything, in order."""
         plan = self.plan
-        self.make_data()
+        make_data(self.backend, plan.sweep.make, self.base, self.crew.asked, self.progress)
         plan.folder.mkdir(parents=True, exist_ok=True)
         gc.collect()
         gc.freeze()  # children share the parent's memory until they write to it; so the collector must not
         self.progress.phase("looking at what is finished")
         if fresh:
-            call(self._forget, self._watch)
-        self.check_data(call(partial(self._fingerprint, self.base), self._watch))
-        done = call(lambda channel: self._begin(retry), self._watch)
+            call(self._forget, self.progress.watch)
+        self.check_data(call(partial(self._fingerprint, self.base), self.progress.watch))
+        done = call(lambda channel: self._begin(retry), self.progress.watch)
         was_opened(self.search.storage)
         self.prepare()
         self.progress.endpoint = plan.sweep.objectives[0].metric
-        self.progress.start_runs(len(done), self.total(), self.workers, done)
-        Pool(self.search, self.workers, self.progress).work_off()
+        self.progress.start_runs(len(done), self.total(), self.crew.workers, done)
+        Pool(self.search, self.crew.workers, self.progress).work_off()
         entries = self.entries()
         if not ranked(plan.sweep, entries):
             return self.nothing(entries)
@@ -200,7 +159,7 @@ class SweepEngine:
 
     def entries(self) -> list[Entry]:
         """All trials of the study, read by a process of its own."""
-        found = call(self._entries, self._watch)
+        found = call(self._entries, self.progress.watch)
         return [
             Entry(
                 **{
@@ -216,13 +175,6 @@ class SweepEngine:
     def _entries(self, channel: Channel) -> list[dict[str, Any]]:
         with self.search.study() as study:
             return [vars(e) for e in study.entries()]
-
-    def make_data(self) -> None:
-        recipe = self.plan.sweep.make
-        if recipe is not None:
-            self.progress.phase("making data")
-            root = data_root(self.base)
-            call(lambda channel: make_once(self.backend, recipe, root, self.workers, channel), self._watch)
 
     def _forget(self, channel: Channel) -> None:
         forget(self.search.storage, self.plan.sweep, self.search.lock("queue"))
@@ -254,7 +206,10 @@ class SweepEngine:
         self.baselines.check_data(fingerprint)
         here = data_key(self.base)
         for name, config in self.overlaid.items():
-            if data_key(config) != here and call(partial(self._fingerprint, config), self._watch) != fingerprint:
+            if (
+                data_key(config) != here
+                and call(partial(self._fingerprint, config), self.progress.watch) != fingerprint
+            ):
                 raise BiposeError(
                     f"{self.plan.sweep.path}: baselines: {name} reads other data or boxes than the base; take them out of the "
                     "baseline, or put them into the base for all"
@@ -282,7 +237,7 @@ class SweepEngine:
             for key, spec in specs.items():
                 self.runner.prepare_once(replace(spec, folder=plan.folder / ".prepare" / key), 0, channel)
 
-        call(body, self._watch)
+        call(body, self.progress.watch)
 
     def _first(self, point: Mapping[str, Any]) -> Any:
         return self.plan.runs(0, point)[0]
@@ -302,15 +257,14 @@ class SweepEngine:
     def finish(self, entries: Sequence[Entry], wandb: bool) -> int:
         """Trains the best anew beside the baselines, and reports; or reports the search alone."""
         plan = self.plan
-        shares = call(self._importances, self._watch)
+        shares = call(self._importances, self.progress.watch)
         if plan.sweep.retrain.best:
             manifest, best = comparison(plan, self.baselines, entries)
             write_sweep(plan, best, shares)
             # `fresh`: a longer search may have found others, whose runs then take the place of those before.
             compared = Plan(manifest, plan.out, plan.resolve, options=plan.options, fresh=True)
             self.baselines.take_over(compared)
-            engine = Engine(compared, self.backend, self.progress, self.given, self.workers, self.scratch, self.asked)
-            code = engine.run(wandb)
+            code = self.compare(compared).run(wandb)
         else:
             write_sweep(plan, {}, shares)
             code = self.report(wandb)
@@ -324,26 +278,12 @@ class SweepEngine:
     def report(self, wandb: bool) -> int:
         """The report of a search without a comparison."""
         mirroring = Pending(self._mirror) if wandb else None
-        problem = text = ""
         try:
-            self.progress.phase("report")
-            if self.backend.report is not None:
-                try:
-                    text = call(self._report, self._watch)
-                except BiposeError as error:
-                    problem = str(error)
-            if mirroring is not None:
-                self.progress.phase("mirroring to W&B")
-                try:
-                    mirroring.result(self._watch)
-                except BiposeError as error:  # a dashboard out of reach loses nothing: files are the truth
-                    self.progress.line(f"bipose: warning: {error}")
+            report = self._report if self.backend.report is not None else None
+            problem = tell_results(report, mirroring, self.progress)
         finally:
             if mirroring is not None:
                 mirroring.stop()
-        self.progress.close()
-        if text:
-            print(text)
         if problem:
             print(f"bipose: error: report: {problem}", file=sys.stderr)
         return 1 if problem else 0
@@ -362,17 +302,12 @@ class SweepEngine:
             if entry.state == "failed" and entry.twin is None:
                 print(f"bipose: failed: {entry.key}: {entry.error}", file=sys.stderr)
 
-    def _watch(self, event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            self.progress.step(event["step"], event["total"], event.get("text", ""))
-        elif event["event"] == "tell":
-            self.progress.line(f"bipose: warning: {event['line']}")
-        self.progress.tick()
-
     def show_plan(self) -> int:
         """Prints what would be searched, and what it would take."""
         self.progress.phase("planning")
-        show_plan(self.search, self.baselines, self.workers, self.total(), self._watch, self.progress.close)
+        show_plan(
+            self.search, self.baselines, self.crew.workers, self.total(), self.progress.watch, self.progress.close
+        )
         return 0
 
 

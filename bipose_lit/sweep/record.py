@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from bipose_lit.sweep.plan import SweepPlan
 from bipose_lit.sweep.space import seeds_of
 from bipose_lit.sweep.study import Entry, Study
 
-TRIALS, SWEEP, MARK = "trials.json", "sweep.json", ".study"
+TRIALS, SWEEP = "trials.json", "sweep.json"
 LEAST = 4
 """Finished trials before it is told which parameters mattered."""
 
@@ -72,15 +71,6 @@ def found_before(folder: Path) -> tuple[dict[str, int], dict[str, Any]]:
         return {str(b["arm"]): int(b["trial"]) for b in found["best"]}, dict(found["importances"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}, {}
-
-
-def folder_mark(folder: Path) -> str:
-    """What tells OUT/NAME from other folders, on every machine that sees it; made if it is not there (under the study's lock)."""
-    path = folder / MARK
-    if not path.is_file():
-        with atomic(path) as handle:
-            handle.write(uuid.uuid4().hex + "\n")
-    return path.read_text().strip()
 
 
 def ranked(sweep: Sweep, entries: Sequence[Entry]) -> list[Entry]:

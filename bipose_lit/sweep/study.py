@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bipose_lit.ablation.process import Lock
+from bipose_lit.ablation.queue import PLACE
 from bipose_lit.ablation.storage import close_storage, exclusive, open_storage, open_study
 from bipose_lit.sweep.budget import Span, room, seconds, without
 from bipose_lit.sweep.manifest import Sweep
@@ -29,8 +30,6 @@ from bipose_lit.sweep.tools import make_sampler
 from bipose_lit.types import BiposeError
 
 POINT, TWIN, GAPS, ERROR, CLUSTERS, RETRY = "point", "same_as", "gaps", "error", "clusters", "retry_of"
-PLACE = "results folder"
-"""What tells the folder of a study's runs from others: leases and checkpoints lie there, and who works elsewhere sees none."""
 SEARCH = "search"
 """Attribute of a study: what it searches, so that another search does not go on in it."""
 STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}

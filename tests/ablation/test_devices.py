@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bipose_lit.ablation.devices import choose, gpus, share
+from bipose_lit.ablation.devices import check_names, choose, gpus, share
 from bipose_lit.types import BiposeError
 
 RECORDER = """
@@ -189,3 +189,14 @@ def test_mistaken_devices_are_one_line(site):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "bipose: error: --devices 0,9: there is no GPU 9; visible: 0, 1"
     assert not Path(site.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("devices", [[1], [2, 3], "2,3"])
+def test_gpus_by_number_are_the_workers_to_give(devices):
+    with pytest.raises(BiposeError, match=r"workers share them out: write how many a run takes \(\d\), and --devices"):
+        check_names({"trainer": {"devices": devices}})
+
+
+@pytest.mark.parametrize("devices", [None, 2, "auto", [0], [0, 1], "0,1", -1])
+def test_how_many_gpus_or_the_first_of_them(devices):
+    check_names({"trainer": {"devices": devices}})

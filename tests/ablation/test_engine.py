@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bipose_lit.ablation.engine import data_root
 from bipose_lit.ablation.keys import data_key, shared_key
+from bipose_lit.ablation.start import data_root
 from bipose_lit.store import config_hash, is_unhashed
 from bipose_lit.types import BiposeError
 
@@ -134,6 +134,15 @@ def test_sqlite_queue(site):
     assert done.returncode == 0, done.stderr
     assert sorted(site.events("end")) == ALL
     assert not (site.folder / "runs" / "m" / "queue.journal").exists()
+
+
+def test_two_folders_on_one_storage_do_their_own_work(site):
+    url = f"sqlite:///{site.folder}/queue.db"
+    both = [site.start(storage=url, out=out) for out in ("one", "two")]
+    outs = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    assert len(site.events("start")) == len(site.events("end")) == 12
+    assert site.results("one") == site.results("two") != {}
 
 
 def test_unusable_queue_is_one_line(site):

@@ -29,6 +29,21 @@ def test_put_take_tell(tmp_path):
     ]
 
 
+def test_two_folders_in_one_storage_do_not_meet(tmp_path):
+    url = str(tmp_path / "q.journal")
+    with Queue(url, "m", "here") as here, Queue(url, "m", "there") as there:
+        here.put("a")
+        there.put("a")
+        assert here.take(["a"], "me").number == 0
+        assert there.take(["a"], "you").number == 1, "an attempt was taken from another folder"
+        here.tell(0, None)
+        assert [e.state for e in there.entries()] == ["running"], "a failure elsewhere counts here"
+        there.tell(1, 0.5)
+        assert [(e.number, e.state) for e in here.entries()] == [(0, "failed")]
+    with Queue(url, "m") as both:
+        assert [e.state for e in both.entries()] == ["failed", "done"]
+
+
 def test_nan_is_a_failed_trial(tmp_path):
     with Queue(str(tmp_path / "q.journal"), "m") as queue:
         queue.put("a")

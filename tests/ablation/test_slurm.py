@@ -148,6 +148,16 @@ def test_a_task_that_cannot_be_put_back_is_no_success(tmp_path, cluster, monkeyp
     assert f"to go on: sbatch {path}\n" in (folder / "4711_0.log").read_text()
 
 
+def test_a_task_comes_back_so_often_and_no_more(tmp_path, cluster, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "job.sh"
+    path.write_text(script([sys.executable, "-c", "raise SystemExit(138)"], "m", path, {}))
+    assert cluster.start(path, 0, SLURM_RESTART_COUNT="99").wait(30) == 0
+    assert cluster.start(path, 0, SLURM_RESTART_COUNT="100").wait(30) == 138
+    assert cluster.requeued() == ["4711_0"]
+    assert f"100 turns are enough for a start; to go on: sbatch {path}\n" in (tmp_path / "4711_0.log").read_text()
+
+
 def test_scancel_ends_the_command(site, cluster, monkeypatch):
     monkeypatch.chdir(site.folder)
     wait = "import signal,sys,time;signal.signal(15,lambda *a:sys.exit(143));print('ready',flush=True);time.sleep(60)"

@@ -11,8 +11,9 @@ import yaml
 from searches import SMALL
 
 from bipose_lit.ablation.process import Lock
+from bipose_lit.store import folder_mark
 from bipose_lit.sweep.manifest import load_sweep
-from bipose_lit.sweep.record import folder_mark, found_before
+from bipose_lit.sweep.record import found_before
 from bipose_lit.sweep.space import key_of
 from bipose_lit.sweep.study import PLACE, opened
 from bipose_lit.types import BiposeError
