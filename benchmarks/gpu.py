@@ -44,13 +44,20 @@ def run(setting: Setting) -> str:
         ]
         for name, fit in fits.items()
     ]  # fmt: skip
+    half = plain.median / fits["bf16-mixed"].own.median
+    why = (
+        ""
+        if half > 1.2
+        else f" Half precision is {half:.2f} times as fast, so a step's own time is not arithmetic: a head reads frame "
+        "by frame, and its many small kernels have to be launched."
+    )
     waits = ", ".join(f"{name} {1 - fit.own.median / fit.step.median:.0%}" for name, fit in fits.items())
     return paragraphs(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; ResNet-50 and a bidirectional ConvLSTM, from pixels and "
         f"random weights, through the Trainer: {blocks * BLOCK} steps of {clips} clips of {frames} frames, the same data, "
         f"seed and order in every line. One fit a line, after one another; a value is the median of {BLOCK} steps. A "
-        "step's own time runs from its batch's arrival on the device until all of its work there is done; a step of the Trainer also waits for the "
-        "next clips.",
+        "step's own time runs from its batch's arrival on the device until all of its work there is done; a step of the Trainer "
+        "also waits for the next clips.",
         table(
             [
                 "fit", "ms, a step's own", "times as fast", "ms, a step of the Trainer", "s until the first step is done",
@@ -59,7 +66,7 @@ def run(setting: Setting) -> str:
             rows,
         ),
         "What limits a step of the Trainer now: the share in which the device waits for clips from "
-        f"{setting.pick(8, 0)} loading processes, and for the Trainer, is {waits}.",
+        f"{setting.pick(8, 0)} loading processes, and for the Trainer, is {waits}.{why}",
     )  # fmt: skip
 
 

@@ -66,6 +66,9 @@ class Turns(Protocol):
     def buried(self, key: str, line: str) -> Outcome:
         """In the parent: the process at `key` died without a word, of what `line` says. Opens no storage."""
 
+    def ended(self, key: str) -> None:
+        """In the parent: this one has ended. What the parent remembers of it, later turns need not find out."""
+
     def lock(self, key: str) -> Lock:
         """The lease of a piece of work."""
 
@@ -215,6 +218,7 @@ class Pool:
                 raise BiposeError(event["line"])
             elif kind == "ended":
                 child.info["ended"] = True
+                self.turns.ended(event["key"])
                 seconds = event["seconds"] if event["seconds"] is not None else math.nan
                 self.show(child, event["key"], Outcome(event["status"], seconds, event["value"], event["error"]))
 

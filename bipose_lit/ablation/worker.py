@@ -85,6 +85,10 @@ class Session:
         lease.release()
         return Outcome("failed", line=line)
 
+    def ended(self, key: str) -> None:
+        """Reads the result, which every later turn would otherwise read once more."""
+        self.plan.result(self.plan.tasks[key])
+
     def value_name(self, key: str) -> str:
         """The metric that a run's value is of."""
         m, kind = self.plan.manifest, self.plan.tasks[key].kind
@@ -112,6 +116,8 @@ def advance(session: Session, queue: Queue) -> dict[str, list[str]]:
     for key, task in session.plan.tasks.items():
         mine = attempts.get(key, [])
         live = [e for e in mine if e.state in ("waiting", "running")]
+        if not live and any(e.state == "done" for e in mine) and session.plan.state(task).name == "finished":
+            continue
         if session.lock(key).held():  # before the result is read: a holder that ends now has published by then
             if session.plan.state(task).name != "finished":
                 found["elsewhere"].append(key)

@@ -75,6 +75,9 @@ class Search:
         with opened(self.storage, self.sweep, self.lock("queue")) as study:
             yield study
 
+    def ended(self, key: str) -> None:
+        """Nothing: the study says what has ended."""
+
     def value_name(self, key: str) -> str:
         return self.sweep.objectives[0].metric
 
