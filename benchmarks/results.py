@@ -30,6 +30,10 @@ def facts(threads: int) -> str:
     return f"{code}{note}; {platform_line()}; {threads} thread{'' if threads == 1 else 's'}"
 
 
+COUNTED = 0.1
+"""Seconds; the system counts in hundredths of one, so shorter spans tell nothing."""
+
+
 class Load:
     """How many cores other processes (and other guests of the host) kept busy since it was made."""
 
@@ -37,10 +41,10 @@ class Load:
         self._busy, self._own, self._start = _busy(), _own(), time.monotonic()
 
     def others(self) -> float | None:
-        """Cores on average; None where the system does not tell. Children must have been waited for."""
+        """Cores on average; None where the system does not tell, or within a moment. Children must have been waited for."""
         now = _busy()
         seconds = time.monotonic() - self._start
-        if now is None or self._busy is None or seconds <= 0:
+        if now is None or self._busy is None or seconds < COUNTED:
             return None
         return max(0.0, now - self._busy - (_own() - self._own)) / seconds
 

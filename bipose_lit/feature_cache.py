@@ -31,7 +31,7 @@ from bipose_lit.datasets.index import PoseIndex
 from bipose_lit.datasets.loader import ClipLoader
 from bipose_lit.datasets.transforms import CHOICE, Augmentation, generator
 from bipose_lit.feature_cache_store import Entry, Shapes, Writer, disk_full, entry_bytes, lock
-from bipose_lit.models.base import Part
+from bipose_lit.models.base import Part, uncompiled
 from bipose_lit.types import BiposeError, FeatureSpec
 
 SCHEMA = 2
@@ -387,7 +387,7 @@ def _evaluating(extractor: Extractor, threads: int | None) -> Iterator[None]:
     try:
         for module in modules:
             module.training = False
-        with torch.inference_mode():
+        with torch.inference_mode(), uncompiled(extractor):
             yield
     finally:
         for module, mode in zip(modules, modes, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from bipose_lit.compatibility import check_data, check_launch, check_parts, chec
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
 from bipose_lit.losses.steps import StepLoss
-from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain
+from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain, uncompiled
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.sharding import shard
 from bipose_lit.recipe import Recipe
@@ -126,8 +125,7 @@ class PoseModule(L.LightningModule):
         if accumulate > 1 and isinstance(every, int) and every != self._val_every:
             trainer.val_check_interval = self._val_every = every * accumulate
         if self._compiles:
-            for part in self.network.children():
-                part.compile()  # in place: names of parameters stay, and copies and checkpoints are plain
+            self.network.compile_parts()
 
     def configure_model(self) -> None:
         """Under a strategy that shards the model, gives each process its share of every part's weights."""
@@ -228,8 +226,7 @@ class PoseModule(L.LightningModule):
             joints (B, T, K, 2), score (B, T, K), zero where not valid; loss (), over labelled joints of all valid frames, and
             normaliser (), its weight in a mean over batches.
         """
-        # Without gradients the parts would be compiled a second time, and score differently in the last digits.
-        with torch.compiler.set_stance("force_eager") if self._compiles else contextlib.nullcontext():
+        with uncompiled(self.network):
             encoded = self._encoded(batch)
             if self.flip_test:
                 mirrored = self.codec.flip(self._encoded(batch.flipped()))

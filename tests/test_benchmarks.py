@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
-LONG = ("cache", "metrics", "report", "sweep", "ddp")
+LONG = ("cache", "pipeline", "metrics", "engine", "report", "sweep", "ddp")
 """Cases of half a minute even when tiny; `test_cached_features_are_those_that_pixels_give` runs a part of the first."""
 
 
@@ -81,24 +82,26 @@ def test_case_runs_tiny(name: str, work: Path) -> None:
     assert told
 
 
-def test_command_runs_cases_and_keeps_other_sections(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["index", pytest.param("startup", marks=pytest.mark.slow)])
+def test_command_runs_cases_and_keeps_other_sections(tmp_path: Path, case: str) -> None:
     out = tmp_path / "RESULTS.md"
-    out.write_text(results.compose({"cache": "## Feature cache\n\nkept", "startup": "## Start-up\n\nreplaced"}))
+    out.write_text(results.compose({"cache": "## Feature cache\n\nkept", case: "## Something\n\nreplaced"}))
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-m", "benchmarks", "startup", "decode", "--quick", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks", case, "decode", "--quick", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "[1/2] decode: done" in done.stderr  # always in the file's order
     found = results.parse(out.read_text())
-    assert list(found) == ["cache", "decode", "startup"]
+    assert list(found) == ["cache", "decode", case]
     assert found["cache"] == "## Feature cache\n\nkept"
-    assert "replaced" not in found["startup"]
-    for name in ("decode", "startup"):
+    assert "replaced" not in found[case]
+    for name in ("decode", case):
         check(name, found[name])
         assert "numbers mean nothing" in found[name]
         assert re.search(r"\*(commit [0-9a-f]{10} of \d{4}-\d\d-\d\d|no commit known)", found[name])
         assert "1 thread;" in found[name]
-    assert re.search(r"first optimiser step: [\d,.]+ ms", found["startup"])
+    if case == "startup":
+        assert re.search(r"first optimiser step: [\d,.]+ ms", found[case])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -207,6 +210,8 @@ def test_committed_results_are_of_known_cases() -> None:
 
 def test_load_of_others_is_told() -> None:
     load = results.Load()
+    assert load.others() is None, "a moment tells nothing"
+    time.sleep(2 * results.COUNTED)
     others = load.others()
     assert others is None or 0 <= others <= (os.cpu_count() or 1) * 1.5
     assert "other work" in str(load)

@@ -15,6 +15,8 @@ from tiny import arguments, tiny_options, write_jhmdb
 from bipose_lit.callbacks.guard import explained
 from bipose_lit.cli import main
 from bipose_lit.compatibility import check_asked
+from bipose_lit.feature_cache import _evaluating
+from bipose_lit.models.base import uncompiled
 from bipose_lit.module import PoseModule
 from bipose_lit.types import BiposeError
 from bipose_lit.weights import fingerprint
@@ -48,6 +50,23 @@ def test_checkpoints_of_a_compiled_model_are_plain(tmp_path):
     before = dict(torch._dynamo.utils.counters["frames"])
     assert_same_predictions(module, again)
     assert torch._dynamo.utils.counters["frames"] == before, "scoring was compiled"
+
+
+def test_features_and_scores_are_not_compiled(tmp_path):
+    network = make().network.eval()
+    for part in network.children():
+        part.compile(backend="eager")
+    network.compiled = True
+    frames = torch._dynamo.utils.counters["frames"]
+    images, before = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), frames["ok"]
+    with _evaluating(network, None):
+        plain = network.extract(images)
+    with torch.no_grad(), uncompiled(network):
+        network.extract(images)
+    assert frames["ok"] == before
+    with torch.no_grad():
+        assert torch.equal(network.extract(images), plain)
+    assert frames["ok"] > before, "the parts were not compiled at all"
 
 
 def test_half_precision_on_a_processor_is_refused_where_lightning_would_take_another(tmp_path):

@@ -76,6 +76,7 @@ def test_heatmaps_with_a_recurrent_head_learn_eight_clips_by_heart(root, tmp_pat
     assert time.perf_counter() - started < SECONDS
 
 
+@pytest.mark.slow
 def test_coordinates_with_a_pooled_head_learn_eight_clips_by_heart(root, tmp_path):
     metrics = fit(
         root,

@@ -11,7 +11,7 @@ from bipose_lit.datasets.arguments import names, positive
 def add_ablate(parser: argparse.ArgumentParser) -> None:
     """Defines the arguments of `bipose ablate`."""
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="YAML file that asks the question")
-    add_start(parser, "runs", "ablations", "arm", "the queue")
+    add_start(parser, "runs", "ablations", "arm, e.g. model.recipe.lr=1e-3", "the queue")
     parser.add_argument(
         "--seeds", type=_seeds, metavar="K|A,B,..", help="number of seeds, or a list, instead of the manifest's"
     )
@@ -28,7 +28,7 @@ def add_start(parser: argparse.ArgumentParser, runs: str, plans: str, each: str,
         parser: of the command.
         runs: what the plan's runs are called.
         plans: what plans are called.
-        each: what `--set` goes over.
+        each: what `--set` goes over, with an example.
         kept: what lies in the storage.
     """
     parser.add_argument(
@@ -46,7 +46,7 @@ def add_start(parser: argparse.ArgumentParser, runs: str, plans: str, each: str,
         default=[],
         metavar="KEY=VALUE",
         dest="options",
-        help=f"an option over every {each}, e.g. model.recipe.lr=1e-3; may repeat",
+        help=f"an option over every {each}; may repeat",
     )
     parser.add_argument("--no-wandb", action="store_true", help="do not mirror the results to W&B")
     parser.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bipose_lit.types import BiposeError
@@ -78,20 +78,31 @@ def device_count(config: Mapping[str, Any]) -> int:
         return nodes
 
 
-def check_names(config: Mapping[str, Any]) -> None:
+def check_names(configs: Iterable[Mapping[str, Any]], asked: str | None = None) -> None:
     """Refuses GPUs by number in a configuration: each worker sees its share of them alone, counted from 0.
 
+    Args:
+        configs: of the runs.
+        asked: as `--devices` gives it; with "cpu" there are none to share out.
+
     Raises:
-        BiposeError: it names others than the first.
+        BiposeError: one names others than the first.
     """
-    devices = (config.get("trainer") or {}).get("devices")
-    if isinstance(devices, str) and "," in devices:
-        devices = [int(d) for d in devices.split(",") if d.strip().isdigit()]
-    if isinstance(devices, list) and devices != list(range(len(devices))):
-        raise BiposeError(
-            f"trainer.devices names GPUs ({devices}), but workers share them out: write how many a run takes "
-            f"({len(devices)}), and --devices {','.join(map(str, devices))}{',' if len(devices) == 1 else ''}"
-        )
+    for config in configs:
+        trainer = config.get("trainer") or {}
+        devices = trainer.get("devices")
+        if asked == "cpu" or trainer.get("accelerator") == "cpu":
+            continue
+        if isinstance(devices, str) and "," in devices:
+            devices = [part for part in devices.split(",") if part.strip()]
+        if not isinstance(devices, list):
+            continue
+        numbers = [int(d) for d in devices if str(d).strip().lstrip("-").isdigit()]
+        if numbers not in (list(range(len(devices))), [-1]):
+            raise BiposeError(
+                f"trainer.devices names GPUs ({', '.join(map(str, devices))}), but workers share them out: write how many a run "
+                f"takes ({len(devices)}), and --devices {','.join(map(str, devices))}{',' if len(devices) == 1 else ''}"
+            )
 
 
 def share(devices: Sequence[str], each: int, slot: int) -> tuple[str, ...]:

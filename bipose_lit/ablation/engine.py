@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from bipose_lit.ablation.backend import Backend
+from bipose_lit.ablation.devices import check_names
 from bipose_lit.ablation.keys import data_key, shared_key
 from bipose_lit.ablation.manifest import load_manifest, read_seeds
 from bipose_lit.ablation.overview import show_plan
-from bipose_lit.ablation.plan import TUNE, Plan, check_arms, run_seconds
+from bipose_lit.ablation.plan import STAGE1, TUNE, Plan, check_arms, run_seconds
 from bipose_lit.ablation.pool import Pool
 from bipose_lit.ablation.process import Channel, Lock, Pending, call, redirect
 from bipose_lit.ablation.progress import Progress
 from bipose_lit.ablation.runner import COMMAND, Runner
-from bipose_lit.ablation.start import QUEUE, Start, crew, make_data, parse_options, tell_results
+from bipose_lit.ablation.start import QUEUE, Start, crew, make_data, parse_options, starting, tell_results
 from bipose_lit.ablation.storage import was_opened
 from bipose_lit.ablation.worker import Session, look
 from bipose_lit.store import RunSpec, atomic
@@ -75,7 +76,7 @@ def ablate(
     Raises:
         BiposeError: the manifest, a configuration, the data or the queue is not usable.
     """
-    with Start(backend or Backend(), progress) as start:
+    with starting(backend or Backend(), progress) as start:
         asked = load_manifest(manifest)
         if seeds is not None:
             asked = replace(asked, seeds=read_seeds(seeds))
@@ -100,6 +101,8 @@ class Engine:
         self.plan, self.backend, self.progress = plan, start.backend, start.progress
         owner = f"{os.uname().nodename}:{os.getpid()}:{Lock.start_of(os.getpid())}"
         configs = [plan.config(arm, {}) for arm in plan.arms]
+        if plan.manifest.stage1 == "per_seed":
+            check_names([plan.config(STAGE1, {})], devices)
         self.crew = crew(configs, plan.manifest.threads, devices, workers, len(plan.tasks), self.progress)
         frozen = plan.manifest.mode == "frozen"
         self.runner = Runner(
@@ -119,7 +122,8 @@ class Engine:
         gc.collect()
         gc.freeze()  # children share the parent's memory until they write to it; so the collector must not
         if todo:
-            failed = call(lambda channel: sorted(look(self.session)))
+            self.progress.phase("opening the queue")
+            failed = call(lambda channel: sorted(look(self.session)), self.progress.watch)
             self.session = replace(self.session, before=frozenset(failed))
             was_opened(self.session.storage)
             self.prepare()

@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from bipose_lit.ablation.process import HEARTBEAT, Channel, Child, Lock, describe_exit, fork, stop
@@ -19,6 +20,8 @@ from bipose_lit.types import BiposeError, Preempted
 
 RETRY_SECONDS = 2.0
 """Between two looks at the queue while another process has what this one waits for."""
+QUEUE_LOCK, QUEUE_SECONDS = "queue", 10.0
+"""The lock under which the queue is read and written, and how long a worker waits for it before that is told."""
 GRACE_SECONDS = 60.0
 """For runs to write a checkpoint after a signal; SLURM and others give two minutes' notice, or kill after half of one."""
 
@@ -130,7 +133,7 @@ class Pool:
                 if not self.children and all(idle.get(s, 0.0) == math.inf for s in range(self.workers)):
                     break
                 self.beat()
-                progress.note = f"waiting for {', '.join(waiting_for[:3])} of another process" if waiting_for else ""
+                progress.note = self.note(waiting_for)
                 progress.tick()
                 time.sleep(0.02)
         except Stopped as stopped:
@@ -141,6 +144,13 @@ class Pool:
             for child in self.children:
                 child.close()
             self.children.clear()
+
+    def note(self, waiting_for: Sequence[str]) -> str:
+        """What the workers wait for, in words."""
+        now = time.monotonic()
+        if any(now - c.started > QUEUE_SECONDS and not c.info.keys() & {"key", "empty"} for c in self.children):
+            return f"waiting for the queue, which {self.turns.lock(QUEUE_LOCK).holder() or 'nobody'} holds"
+        return f"waiting for {', '.join(waiting_for[:3])} of another process" if waiting_for else ""
 
     def beat(self) -> None:
         """A sign of life of every run, every HEARTBEAT seconds."""

@@ -118,6 +118,8 @@ class Queue:
             ):
                 continue
             self.storage.set_trial_user_attr(trial._trial_id, "owner", owner)
+            if self.place is not None and PLACE not in trial.user_attrs:  # of a version that knew no places
+                self.storage.set_trial_user_attr(trial._trial_id, PLACE, self.place)
             return Entry(trial.number, str(trial.user_attrs["key"]), "running", owner)
         return None
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from bipose_lit.ablation.backend import Backend
@@ -34,27 +33,21 @@ SECOND_SIGNAL = 1.0
 """Seconds after which another signal means that whoever sends it will not wait."""
 
 
+@dataclass
 class Start:
-    """The frame of one start: a scratch folder, and signals that end it in good order.
-
-    Args:
-        backend: the suite's functions.
-        progress: the display; closed at the end.
+    """One start.
 
     Attributes:
+        backend: the suite's functions.
+        progress: the display; closed at the end.
         scratch: a folder that goes with the start.
         code: what the command returns; 128 + the signal's number if one ended it.
     """
 
-    def __init__(self, backend: Backend, progress: Progress | None = None) -> None:
-        self.backend, self.progress = backend, progress or make_progress()
-        self.code = 0
-
-    def __enter__(self) -> Start:
-        self.scratch = Path(tempfile.mkdtemp(prefix="bipose-"))
-        self._signals = stopping()
-        self._signals.__enter__()
-        return self
+    backend: Backend
+    progress: Progress
+    scratch: Path
+    code: int = 0
 
     def load(self, out: Path, storage: str | None) -> None:
         """Everything that is the same before a plan can be made; mistakes in files are best told before, it takes seconds.
@@ -70,18 +63,22 @@ class Start:
         self.backend.warm()
         warm(storage or "")  # children inherit it
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._signals.__exit__(None, None, None)
+
+@contextlib.contextmanager
+def starting(backend: Backend, progress: Progress | None = None) -> Iterator[Start]:
+    """The frame of one start: a scratch folder, and signals that end it in good order wherever they arrive."""
+    start = Start(backend, progress or make_progress(), Path(tempfile.mkdtemp(prefix="bipose-")))
+    try:
+        with stopping():
+            yield start
+    except Stopped as stopped:
+        start.progress.close()
+        print(f"bipose: interrupted ({stopped}); the same command goes on where it stopped", file=sys.stderr)
+        start.code = 128 + stopped.number
+    finally:
         gc.unfreeze()
-        self.progress.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        if not isinstance(error, Stopped):
-            return False
-        print(f"bipose: interrupted ({error}); the same command goes on where it stopped", file=sys.stderr)
-        self.code = 128 + error.number
-        return True
+        start.progress.close()
+        shutil.rmtree(start.scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -127,9 +124,7 @@ def crew(
         os.environ[VISIBLE] = ""  # runs that leave the choice to Lightning would take a GPU each
     on_gpu = bool(found) and all(needs_command(c, True) for c in configs)
     each = max(map(device_count, configs))
-    if on_gpu:
-        for config in configs:
-            check_names(config)
+    check_names(configs, devices)
     carried = max(1, len(found) // each if on_gpu else available // (threads * each))
     if workers is None:
         workers = carried
@@ -259,4 +254,15 @@ def tell_results(report: Callable[[Channel], str] | None, mirroring: Pending | N
     return problem
 
 
-__all__ = ["QUEUE", "Crew", "Start", "check_folder", "crew", "data_root", "make_data", "parse_options", "tell_results"]
+__all__ = [
+    "QUEUE",
+    "Crew",
+    "Start",
+    "check_folder",
+    "crew",
+    "data_root",
+    "make_data",
+    "parse_options",
+    "starting",
+    "tell_results",
+]

@@ -130,14 +130,19 @@ def close_storage(storage: BaseStorage) -> None:
 
 @contextlib.contextmanager
 def exclusive(storage: BaseStorage, name: str) -> Iterator[None]:
-    """One process at a time among all that use this study in this database, where the database can lock (PostgreSQL).
+    """One process at a time among all that use this study in this database: PostgreSQL's own lock, or one beside a SQLite file.
 
-    Callers hold a file lock besides, which does the same for the other kinds; with this, machines that share a folder without its
-    file locks do not meet either. The lock ends with its connection, and so with its process.
+    Callers hold a lock of their results folder besides, which is enough for a journal in it (a journal elsewhere locks every
+    access by itself). With this, folders that share a database do not meet, nor machines that share a folder without its file
+    locks. The lock ends with its connection, and so with its process.
 
     Raises:
         StorageLostError: the connection broke.
     """
+    if isinstance(storage, RDBStorage) and storage.engine.dialect.name == "sqlite":
+        with Lock(_beside(str(storage.url))):
+            yield
+        return
     if not (isinstance(storage, RDBStorage) and storage.engine.dialect.name == POSTGRES):
         yield
         return

@@ -52,9 +52,10 @@ class Session:
         """The queue, for this process alone while the block runs."""
         name = self.plan.manifest.name
         with self.lock("queue"):
-            queue = self.opened.pop(os.getpid(), None) or Queue(self.storage, name, folder_mark(self.plan.folder))
+            queue = self.opened.pop(os.getpid(), None) or Queue(self.storage, name)
             try:
                 with exclusive(queue.storage, name):
+                    queue.place = folder_mark(self.plan.folder)
                     yield queue
                 if queue.keeps_no_connection:  # reading a journal from its beginning takes longer than all else
                     self.opened[os.getpid()] = queue

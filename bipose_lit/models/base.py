@@ -6,11 +6,14 @@ on. So no configuration ever repeats a channel count, and a part from another pa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -142,6 +145,19 @@ def unflat(rows: Float[Tensor, "N C h w"], mask: Bool[Tensor, "B T"]) -> Float[T
     return out
 
 
+@contextlib.contextmanager
+def uncompiled(model: object) -> Iterator[None]:
+    """A compiled model's parts run as they are written while the block runs.
+
+    Without gradients they would be compiled once more, and their numbers differ from the plain ones in the last digits.
+    """
+    if not getattr(model, "compiled", False):  # else seconds are spent on importing the compiler
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 __all__ = [
-    "Backbone", "Part", "PoseDecoder", "PoseModel", "State", "TemporalHead", "flat", "plain", "unflat",
+    "Backbone", "Part", "PoseDecoder", "PoseModel", "State", "TemporalHead", "flat", "plain", "uncompiled", "unflat",
 ]  # fmt: skip

@@ -67,6 +67,7 @@ class PoseNetwork(Part):
                 f"model.pool: kernel {pool.kernel} on a 1x1 map leaves most weights dead; "
                 "set pool.init_args.kernel to 1"
             )
+        self.compiled = False
         self.joints, self.size, self.frozen = joints, (width, height), freeze_backbone
         streams = _streams()
         self.backbone = backbone
@@ -120,6 +121,12 @@ class PoseNetwork(Part):
         names = ("backbone", "temporal", "pool", "decoder", "refiner")
         counts = {n: sum(p.numel() for p in m.parameters()) for n in names if (m := getattr(self, n)) is not None}
         return {**counts, "total": sum(counts.values())}
+
+    def compile_parts(self) -> None:
+        """Lets the parts run compiled, in place: names of parameters stay, and copies and checkpoints are plain."""
+        for part in self.children():
+            part.compile()
+        self.compiled = True
 
     def extract(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         """Feature maps of RGB crops."""

@@ -12,7 +12,8 @@ from bipose_lit.metrics.summary import alias, full_name
 from bipose_lit.metrics.terms import parse
 from bipose_lit.report import figures, html, media, pictures, results
 from bipose_lit.report.analysis import Analysis, clip_means, frame_errors, gap_curve, gap_edges
-from bipose_lit.report.figures import ForestRow, Line, Panel, Spot
+from bipose_lit.report.figures import Line, Panel, Spot
+from bipose_lit.report.forest import ForestRow, forest_table
 from bipose_lit.report.html import Budget, Section
 from bipose_lit.report.pictures import Lookup
 from bipose_lit.report.tables import to_html
@@ -52,7 +53,7 @@ def forest(a: Analysis) -> Section:
         f"Difference in {html.escape(results.endpoint_name(a))} with 95% intervals over seeds and clusters. {side}; inside the "
         "band two arms count as equivalent. Solid: named before the runs, Holm-corrected. Hollow: exploratory."
     )
-    plot = figures.forest(rows, a.study.manifest.margin * a.factor, a.unit)
+    plot = forest_table(rows, a.study.manifest.margin * a.factor, a.unit)
     more = f"<details><summary>p-values and power</summary>{to_html(results.contrast_table(a))}"
     return Section(
         "differences", "Differences", plot + more + html.items(results.contrast_table(a).notes) + "</details>", lead

@@ -12,7 +12,7 @@ from bipose_lit.datasets.arguments import positive
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """Defines the arguments of `bipose sweep`."""
     parser.add_argument("manifest", type=Path, metavar="SWEEP", help="YAML file with the search space")
-    add_start(parser, "trials", "sweeps", "run", "the study")
+    add_start(parser, "trials", "sweeps", "run, e.g. trainer.max_steps=100", "the study")
     parser.add_argument(
         "--trials",
         type=positive,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bipose_lit.ablation.backend import Backend
+from bipose_lit.ablation.devices import check_names
 from bipose_lit.ablation.engine import Engine
 from bipose_lit.ablation.keys import data_key, shared_key
 from bipose_lit.ablation.plan import Plan
@@ -26,7 +27,7 @@ from bipose_lit.ablation.process import Channel, Pending, call, redirect
 from bipose_lit.ablation.progress import Progress
 from bipose_lit.ablation.queue import PLACE
 from bipose_lit.ablation.runner import COMMAND, Runner
-from bipose_lit.ablation.start import QUEUE, Start, crew, make_data, parse_options, tell_results
+from bipose_lit.ablation.start import QUEUE, Start, crew, make_data, parse_options, starting, tell_results
 from bipose_lit.ablation.storage import was_opened
 from bipose_lit.store import SPEC, RunResult, RunSpec, folder_mark
 from bipose_lit.sweep.check import check_space
@@ -83,7 +84,7 @@ def sweep(
     Raises:
         BiposeError: the sweep, a configuration, the data or the storage is not usable.
     """
-    with Start(replace(backend or Backend(), judge=make_judge), progress) as start:
+    with starting(replace(backend or Backend(), judge=make_judge), progress) as start:
         asked = load_sweep(manifest)
         if trials is not None:
             asked = replace(asked, budget=replace(asked.budget, trials=trials))
@@ -112,7 +113,7 @@ class SweepEngine:
             arms = Plan(plan.manifest(self.baselines.arms(), (0,)), plan.out, plan.resolve, options=plan.options)
             self.overlaid = self.baselines.overlaid(arms)
             if unequal := self.baselines.unequal():
-                progress.line(
+                self.progress.line(
                     f"bipose: warning: the space searches {', '.join(unequal)}: the best trials may have another training budget "
                     "than the baselines"
                 )
@@ -122,6 +123,7 @@ class SweepEngine:
         address = storage or str(plan.folder / QUEUE)
         address = address if "://" in address else os.path.abspath(address)
         os.environ[STORAGE] = address  # runs inherit it; their files do not name it in full, as it may hold a password
+        check_names(self.overlaid.values(), devices)
         self.crew = crew([self.base], plan.sweep.threads, devices, workers, None, self.progress)
         frozen = plan.sweep.mode == "frozen"
         self.runner = Runner(

@@ -191,12 +191,14 @@ def test_mistaken_devices_are_one_line(site):
     assert not Path(site.folder / "runs").exists()
 
 
-@pytest.mark.parametrize("devices", [[1], [2, 3], "2,3"])
+@pytest.mark.parametrize("devices", [[1], ["1"], [2, 3], "2,3"])
 def test_gpus_by_number_are_the_workers_to_give(devices):
     with pytest.raises(BiposeError, match=r"workers share them out: write how many a run takes \(\d\), and --devices"):
-        check_names({"trainer": {"devices": devices}})
+        check_names([{}, {"trainer": {"devices": devices}}])
+    check_names([{"trainer": {"devices": devices, "accelerator": "cpu"}}])
+    check_names([{"trainer": {"devices": devices}}], "cpu")
 
 
-@pytest.mark.parametrize("devices", [None, 2, "auto", [0], [0, 1], "0,1", -1])
+@pytest.mark.parametrize("devices", [None, 2, "auto", [0], [0, 1], "0,1", -1, [-1]])
 def test_how_many_gpus_or_the_first_of_them(devices):
-    check_names({"trainer": {"devices": devices}})
+    check_names([{"trainer": {"devices": devices}}])

@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from bipose_lit.ablation.keys import data_key, shared_key
+from bipose_lit.ablation.queue import PLACE, Queue
 from bipose_lit.ablation.start import data_root
 from bipose_lit.store import config_hash, is_unhashed
 from bipose_lit.types import BiposeError
@@ -143,6 +145,10 @@ def test_two_folders_on_one_storage_do_their_own_work(site):
     assert [process.returncode for process in both] == [0, 0], outs
     assert len(site.events("start")) == len(site.events("end")) == 12
     assert site.results("one") == site.results("two") != {}
+    with Queue(url, "m") as queue:
+        trials = queue.study.get_trials()
+        assert [e.state for e in queue.entries()] == ["done"] * 12, "one folder took the other's entries"
+    assert sorted(Counter(t.user_attrs[PLACE] for t in trials).values()) == [6, 6]
 
 
 def test_unusable_queue_is_one_line(site):

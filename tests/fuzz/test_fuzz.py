@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CASES = 500
+CASES = 250
 
 
 def test_broken_files_end_in_a_named_error_or_a_counted_skip():

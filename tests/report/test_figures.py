@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bipose_lit.report import figures
-from bipose_lit.report.figures import ForestRow, Line, Panel, Spot
+from bipose_lit.report.figures import Line, Panel, Spot
+from bipose_lit.report.forest import ForestRow, forest_table
 
 
 def lines() -> list[Line]:
@@ -54,7 +55,7 @@ def test_colours_are_the_pages() -> None:
 
 def test_forest_is_true_to_its_numbers() -> None:
     rows = [ForestRow("a − b", 2.0, 1.0, 3.0, "better"), ForestRow("c − b", -1.0, named=False, note="<script>")]
-    page = figures.forest(rows, 0.5, "points")
+    page = forest_table(rows, 0.5, "points")
     x = [float(v) for v in re.findall(r'cx="([\d.]+)%"', page)]
     band = re.search(r'<rect x="([\d.]+)%" y="0" width="([\d.]+)%"', page)
     zero = float(re.search(r'x1="([\d.]+)%" x2="[\d.]+%" y1="0"', page)[1])

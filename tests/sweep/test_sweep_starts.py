@@ -180,6 +180,15 @@ def test_finished_runs_as_a_baseline(site):
     assert "holds no finished run" in site.run(trials=2, out="other").stderr
 
 
+def test_a_searched_training_budget_beside_baselines_is_told(site):
+    site.write(site.text.replace("space:\n", "space:\n  trainer.max_steps: [8, 16]\n", 1))
+    done = site.run(plan_only=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "warning: the space searches trainer.max_steps: the best trials may have another training budget" in done.stderr
+    )
+
+
 def test_the_plan_runs_nothing_and_tells_the_cost(site):
     done = site.run(plan_only=True)
     assert done.returncode == 0, done.stderr
