@@ -37,13 +37,14 @@ from bipose_lit.models.backbones import timm_backbone
 from bipose_lit.models.base import plain
 from bipose_lit.models.decoders import deconv
 from bipose_lit.models.decoders import regression as regression_decoder
-from bipose_lit.models.temporal import controls, conv_lstm, film, spatial
+from bipose_lit.models.temporal import attention, controls, conv_lstm, film, joint_lstm, spatial
 from bipose_lit.module import PoseModule
 from bipose_lit.tracking import continuing
 from bipose_lit.types import BiposeError
 
 BUILT_IN = (
-    timm_backbone, conv_lstm, controls, film, spatial, deconv, regression_decoder, heatmap, regression, losses, jhmdb, penn, pixel
+    timm_backbone, conv_lstm, controls, attention, film, spatial, joint_lstm, deconv, regression_decoder, heatmap, regression,
+    losses, jhmdb, penn, pixel,
 )  # fmt: skip
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
 

@@ -20,7 +20,7 @@ from bipose_lit.compatibility import check_data, check_launch, check_parts, chec
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
 from bipose_lit.losses.steps import StepLoss
-from bipose_lit.models.base import Backbone, PoseDecoder, TemporalHead, plain, uncompiled
+from bipose_lit.models.base import Backbone, PoseDecoder, Refiner, TemporalHead, plain, uncompiled
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.sharding import shard
 from bipose_lit.recipe import Recipe
@@ -41,6 +41,7 @@ class PoseModule(L.LightningModule):
         loss: compares the two.
         temporal: head over time on feature maps; null for the per-frame model.
         pool: head over time on pooled vectors, before a regression decoder.
+        refiner: the decoder's predictions over time to better ones; both are supervised.
         joints: number of joints K.
         size: width and height of the crops.
         weights: safetensors file that parts start from (`bipose_lit.weights`); null for the parts' own start.
@@ -61,6 +62,7 @@ class PoseModule(L.LightningModule):
         loss: PoseLoss,
         temporal: TemporalHead | None = None,
         pool: TemporalHead | None = None,
+        refiner: TemporalHead | Refiner | None = None,
         joints: int = 15,
         size: tuple[int, int] = (128, 128),
         weights: str | None = None,
@@ -79,7 +81,7 @@ class PoseModule(L.LightningModule):
         codec.build(joints, size)
         loss.check(codec)
         self.network = PoseNetwork(
-            backbone, decoder, temporal=temporal, pool=pool, joints=joints, size=size, freeze_backbone=freeze_backbone
+            backbone, decoder, temporal, pool, refiner, joints=joints, size=size, freeze_backbone=freeze_backbone
         )
         self.codec = codec
         self.loss = loss

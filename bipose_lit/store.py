@@ -293,6 +293,9 @@ UNHASHED = frozenset(
 
 Those of a reader also hold for the readers that it wraps (`innermost`)."""
 
+LATER = {"model.compile": False, "model.recipe.base_batch": None, "model.refiner": None}
+"""Options that came later, and their value that changes nothing: with it they are left out, so that older results stay valid."""
+
 _NESTED = re.compile(r"(?<=^data\.reader)(\.init_args\.reader)+|(?<=^data\.train_reader)(\.init_args\.reader)+")
 
 
@@ -316,7 +319,8 @@ def innermost(reader: Any) -> Mapping[str, Any]:
 
 
 def config_hash(config: Mapping[str, Any], replaced: Mapping[str, str] | None = None) -> str:
-    """sha256 (16 hexadecimal digits) of a resolved configuration as canonical JSON, without those that `is_unhashed` names.
+    """sha256 (16 hexadecimal digits) of a resolved configuration as canonical JSON, without those that `is_unhashed` names,
+    and without later ones that change nothing (`LATER`).
 
     Args:
         config: the resolved configuration, plain data.
@@ -329,7 +333,11 @@ def config_hash(config: Mapping[str, Any], replaced: Mapping[str, str] | None = 
             return replaced[path]
         if isinstance(value, Mapping):
             inner = {str(k): (f"{path}.{k}" if path else str(k), v) for k, v in value.items()}
-            return {k: walk(v, p) for k, (p, v) in inner.items() if not is_unhashed(p)}
+            return {
+                k: walk(v, p)
+                for k, (p, v) in inner.items()
+                if not is_unhashed(p) and not (p in LATER and v == LATER[p])
+            }
         if isinstance(value, list | tuple):
             return [walk(v, f"{path}[]") for v in value]
         return value

@@ -142,7 +142,7 @@ def test_another_backbone_inherits_nothing_from_the_narrow_one(root):
     assert module.network.backbone.spec.channels == 2048
 
 
-@pytest.mark.parametrize("name", ["TCN", "WindowMean", "FiLM", "SpatialLSTM"])
+@pytest.mark.parametrize("name", ["TCN", "WindowMean", "TemporalAttention", "FiLM", "SpatialLSTM"])
 def test_every_head_has_a_short_name(root, name):
     assert resolve([BASE], [f"--model.temporal={name}"])["model"]["temporal"]["class_path"].endswith(f".{name}")
 
@@ -162,7 +162,7 @@ def test_a_plain_mapping_overrides_like_options(root):
 
 # --- mistakes in options ---------------------------------------------------------------------------------------------
 
-HEADS = "ConvLSTM, WindowMean, TCN, FiLM, SpatialLSTM"
+HEADS = "ConvLSTM, WindowMean, TCN, TemporalAttention, FiLM, SpatialLSTM"
 OWN = r"a class of your own works by its dotted path \(package.module.Class\)$"
 MISTAKES = [
     (["--model.temporl=null"], r"^there is no option model.temporl; did you mean model.temporal\?$"),

@@ -105,6 +105,43 @@ class TemporalHead(Part):
         raise NotImplementedError(f"{type(self).__name__} is not causal: it cannot run frame by frame")
 
 
+class Refiner(Part):
+    """Predictions and the features they were made of, over time, to better predictions: a residual that starts at zero.
+
+    As for a `TemporalHead`, frames with `valid` False must influence nothing, and the output there is zero. A `TemporalHead` may
+    stand in a refiner's place: it then reads the predictions alone.
+
+    Attributes:
+        causal: True if the output at t depends on frames up to t only.
+        context: frames that can matter before and after t; None for the whole clip.
+    """
+
+    causal: bool = False
+    context: tuple[int | None, int | None] = (None, None)
+
+    def build(self, spec: FeatureSpec, predicted: FeatureSpec, joints: int) -> None:
+        """Makes the layers. Called once, by the network.
+
+        Args:
+            spec: of the features.
+            predicted: channels and stride of the predictions: K heatmaps, or 2 K numbers.
+            joints: K.
+        """
+        raise NotImplementedError
+
+    def forward(self, encoded: Encoded, features: Float[Tensor, "B T C h w"], valid: Bool[Tensor, "B T"]) -> Encoded:
+        """Entries of `encoded` are (B, T, ...), as those of the result are."""
+        raise NotImplementedError
+
+    def init_state(self, encoded: Encoded, features: Float[Tensor, "B C h w"]) -> State:
+        """The state before the first frame, for predictions and features of this shape (causal refiners)."""
+        raise NotImplementedError(f"{type(self).__name__} is not causal: it cannot run frame by frame")
+
+    def step(self, encoded: Encoded, features: Float[Tensor, "B C h w"], state: State) -> tuple[Encoded, State]:
+        """One frame: equals `forward` over the sequence, frame by frame (causal refiners)."""
+        raise NotImplementedError(f"{type(self).__name__} is not causal: it cannot run frame by frame")
+
+
 class PoseDecoder(Part):
     """Features of single frames to what the codec decodes.
 
@@ -159,5 +196,5 @@ def uncompiled(model: object) -> Iterator[None]:
 
 
 __all__ = [
-    "Backbone", "Part", "PoseDecoder", "PoseModel", "State", "TemporalHead", "flat", "plain", "uncompiled", "unflat",
+    "Backbone", "Part", "PoseDecoder", "PoseModel", "Refiner", "State", "TemporalHead", "flat", "plain", "uncompiled", "unflat",
 ]  # fmt: skip

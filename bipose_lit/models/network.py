@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from bipose_lit.models.base import Backbone, Part, PoseDecoder, State, TemporalHead, flat, unflat
+from bipose_lit.models.base import Backbone, Part, PoseDecoder, Refiner, State, TemporalHead, flat, unflat
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.types import BiposeError, ClipBatch, Encoded, FeatureSpec
 
@@ -29,7 +29,8 @@ class PoseNetwork(Part):
         decoder: maps, or pooled vectors, to what the codec decodes.
         temporal: head on maps, before the decoder.
         pool: head on vectors pooled over the map (kernel 1), before a decoder that reads such vectors.
-        refiner: head on the decoder's output over time; on heatmaps, or on coordinates as vectors of 2 K numbers.
+        refiner: the decoder's output over time to a better one. A `TemporalHead` reads it alone, as K maps, or as vectors of
+            2 K numbers; a `Refiner` reads the features too.
         joints: number of joints K.
         size: width and height of the crops.
         freeze_backbone: no gradients in the backbone, and its BatchNorm keeps its running statistics.
@@ -44,7 +45,7 @@ class PoseNetwork(Part):
         decoder: PoseDecoder,
         temporal: TemporalHead | None = None,
         pool: TemporalHead | None = None,
-        refiner: TemporalHead | None = None,
+        refiner: TemporalHead | Refiner | None = None,
         joints: int = 15,
         size: tuple[int, int] | list[int] = (128, 128),
         freeze_backbone: bool = False,
@@ -79,7 +80,7 @@ class PoseNetwork(Part):
         if pool is not None:
             streams("pool", lambda: pool.build(spec))
         if refiner is not None:
-            streams("refiner", lambda: refiner.build(self._predicted(spec)))
+            streams("refiner", lambda: self._build_refiner(refiner, spec))
         mean = torch.tensor(getattr(backbone, "mean", IMAGENET_MEAN)).view(3, 1, 1)
         std = torch.tensor(getattr(backbone, "std", IMAGENET_STD)).view(3, 1, 1)
         self.shift: Tensor
@@ -93,9 +94,13 @@ class PoseNetwork(Part):
             self.train(self.training)
 
     @property
-    def heads(self) -> dict[str, TemporalHead]:
+    def heads(self) -> dict[str, TemporalHead | Refiner]:
         """The heads over time, in the order they run."""
-        slots = {"temporal": self.temporal, "pool": self.pool, "refiner": self.refiner}
+        slots: dict[str, TemporalHead | Refiner | None] = {
+            "temporal": self.temporal,
+            "pool": self.pool,
+            "refiner": self.refiner,
+        }
         return {name: head for name, head in slots.items() if head is not None}
 
     @property
@@ -161,8 +166,12 @@ class PoseNetwork(Part):
         if self.refiner is None:
             return [self.decoder(_channels_last(flat(features, chosen)))]
         first = self.decoder(_channels_last(flat(features, valid)))
-        refined = {k: self._refine(self.refiner, unflat(v, valid), valid)[chosen] for k, v in first.items()}
-        return [{k: unflat(v, valid)[chosen] for k, v in first.items()}, refined]
+        clips = {k: unflat(v, valid) for k, v in first.items()}
+        if isinstance(self.refiner, Refiner):
+            refined = self.refiner(clips, features, valid)
+        else:
+            refined = {k: self._refine(self.refiner, v, valid) for k, v in clips.items()}
+        return [{k: v[chosen] for k, v in clips.items()}, {k: v[chosen] for k, v in refined.items()}]
 
     @torch.no_grad()
     def stream(self, images: UInt8[Tensor, "B 3 H W"], state: State | None = None) -> tuple[Encoded, State]:
@@ -200,10 +209,21 @@ class PoseNetwork(Part):
             if self.pool is not None:
                 features = advance(self.pool, features)
         encoded = self.decoder(_channels_last(features))
-        if self.refiner is not None:
-            refiner = self.refiner
+        refiner = self.refiner
+        if isinstance(refiner, Refiner):
+            state = tuple(before) if before is not None else refiner.init_state(encoded, features)
+            encoded, state = refiner.step(encoded, features, state)
+            after.extend(state)
+        elif refiner is not None:
             encoded = {k: advance(refiner, _as_map(v)).reshape(v.shape) for k, v in encoded.items()}
         return encoded, tuple(after)
+
+    def _build_refiner(self, refiner: TemporalHead | Refiner, spec: FeatureSpec) -> None:
+        predicted = self._predicted(spec)
+        if isinstance(refiner, Refiner):
+            refiner.build(spec, predicted, self.joints)
+        else:
+            refiner.build(predicted)
 
     def _predicted(self, spec: FeatureSpec) -> FeatureSpec:
         """What the refiner reads: K maps at the decoder's stride, or 2 K numbers per frame."""

@@ -13,6 +13,7 @@ from bipose_lit.models.decoders.regression import RegressionDecoder
 from bipose_lit.models.flops import blank_batch, measure_cost
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.rebuild import instantiate
+from bipose_lit.models.temporal.attention import TemporalAttention
 from bipose_lit.models.temporal.controls import TCN, WindowMean
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.models.temporal.film import FiLM
@@ -30,6 +31,7 @@ HEADS = {
     "spatial": lambda: SpatialLSTM(4),
     "mean": lambda: WindowMean(hidden=4),
     "tcn": lambda: TCN(4),
+    "attention": lambda: TemporalAttention(4, 2),
 }
 
 

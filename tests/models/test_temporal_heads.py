@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bipose_lit.models.temporal.attention import TemporalAttention
 from bipose_lit.models.temporal.controls import TCN, WindowMean
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.models.temporal.film import FiLM
@@ -36,6 +37,10 @@ ARMS = {
     "mean_past": WindowMean(None, 0, 8),
     "tcn": TCN(8, layers=2),
     "tcn_causal": TCN(8, kernel=2, causal=True),
+    "attention": TemporalAttention(8, 2),
+    "attention_window": TemporalAttention(8, 2, 2, 1, reach=1),
+    "attention_causal": TemporalAttention(8, 4, None, 0),
+    "attention_causal_window": TemporalAttention(8, 1, 2, 0, reach=3, dropout=0.1),
 }
 
 
@@ -69,7 +74,7 @@ def test_causality_by_arm():
     causal = {name for name, head in ARMS.items() if head.causal}
     assert causal == {
         "lstm", "lstm_wide", "none_matched", "repeated", "film_forward", "spatial", "spatial_forward", "mean_causal",
-        "mean_past", "tcn_causal",
+        "mean_past", "tcn_causal", "attention_causal", "attention_causal_window",
     }  # fmt: skip
     assert ARMS["delayed"].context == (None, 2)
     assert ARMS["none_matched"].context == (0, 0)
@@ -271,3 +276,40 @@ def test_chrono_initialisation_spreads_the_time_scales() -> None:
 def test_impossible_memory_and_gain_are_refused(wrong) -> None:
     with pytest.raises(BiposeError, match="memory"):
         ConvLSTM(**wrong)
+
+
+def test_attention_equals_torch_s_own_at_every_place():
+    """Oracle: scaled_dot_product_attention of torch, frame vectors of one place at a time, the biases as its mask."""
+    head = built(TemporalAttention(8, 2, reach=2))
+    x = torch.randn(2, 5, 12, 3, 4, dtype=torch.float64)
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    valid[1, 3:] = False
+    wanted = torch.zeros_like(x)
+    for b, n in enumerate((5, 3)):
+        tokens = head.tokens(head.norm(head.reduction(x[b, :n])))  # (n, 24, 3, 4)
+        distance = torch.tensor([[min(max(s - t, -2), 2) + 2 for s in range(n)] for t in range(n)])
+        for i in range(3):
+            for j in range(4):
+                q, k, v = tokens[:, :, i, j].view(n, 3, 2, 4).permute(1, 2, 0, 3)
+                out = nn.functional.scaled_dot_product_attention(q, k, v, head.distance[:, distance])
+                written = head.output(out.transpose(0, 1).reshape(n, 8, 1, 1))[..., 0, 0]
+                wanted[b, :n, :, i, j] = x[b, :n, :, i, j] + head.gain * written
+    torch.testing.assert_close(head(x, valid)[valid], wanted[valid], rtol=0, atol=1e-12)
+
+
+def test_attention_without_biases_knows_no_order():
+    head = built(TemporalAttention(8, 2), wake=False)
+    nn.init.normal_(head.output.weight)
+    x = torch.randn(1, 6, 12, 3, 4, dtype=torch.float64)
+    valid, order = torch.ones(1, 6, dtype=torch.bool), torch.tensor([3, 0, 5, 1, 4, 2])
+    torch.testing.assert_close(head(x[:, order], valid), head(x, valid)[:, order], rtol=0, atol=1e-12)
+    nn.init.normal_(head.distance)
+    assert (head(x[:, order], valid) - head(x, valid)[:, order]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"hidden": 8, "heads": 3}, {"past": -1}, {"future": -2}, {"reach": 0}, {"gain": 0}, {"heads": 0}]
+)
+def test_attention_with_settings_that_are_none(arguments):
+    with pytest.raises(BiposeError, match="TemporalAttention: "):
+        TemporalAttention(**arguments)

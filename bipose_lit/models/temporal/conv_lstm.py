@@ -143,7 +143,7 @@ class ConvLSTM(TemporalHead):
         rows = self._gates(features.flatten(0, 1))
         hidden = self._memoryless(rows) if self.reset == "every_frame" else self._remember(rows, valid)
         written = self._write(features.flatten(0, 1), hidden.flatten(1, 2))
-        return torch.where(mask, written.view_as(features), 0)
+        return torch.where(mask, written.view(*valid.shape, *written.shape[1:]), 0)
 
     def init_state(self, features: Float[Tensor, "B C h w"]) -> State:
         if not self.causal:

@@ -1,0 +1,178 @@
+"""Refiners start as the identity, keep their promises about time, and mend what one frame cannot."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from bipose_lit.models.base import Refiner
+from bipose_lit.models.temporal.joint_lstm import JointLSTM, peaks
+from bipose_lit.types import BiposeError, FeatureSpec
+
+K, C, SPEC = 3, 6, FeatureSpec(6, 16)
+ARMS = {
+    "both": JointLSTM(6),
+    "forward": JointLSTM(6, "forward"),
+    "matched": JointLSTM(6, reset="every_frame"),
+    "bare": JointLSTM(6, "forward", sampled=0, embedding=0),
+}
+KINDS = ["heatmaps", "xy"]
+
+
+def built(refiner: JointLSTM, kind: str, wake: bool = True) -> JointLSTM:
+    refiner = copy.deepcopy(refiner)
+    torch.manual_seed(0)
+    refiner.build(SPEC, FeatureSpec(K if kind == "heatmaps" else 2 * K, 4), K)
+    if wake:
+        nn.init.normal_(refiner.lstm.output.weight, std=0.1)
+    return refiner.double().eval()
+
+
+def inputs(kind: str, B: int = 2, T: int = 5, seed: int = 0):
+    draw = torch.Generator().manual_seed(seed)
+    shape = (B, T, K, 8, 7) if kind == "heatmaps" else (B, T, K, 2)
+    scale = 1.0 if kind == "heatmaps" else 0.3
+    values = scale * torch.randn(shape, generator=draw, dtype=torch.float64)
+    features = torch.randn(B, T, C, 4, 3, generator=draw, dtype=torch.float64)
+    valid = torch.ones(B, T, dtype=torch.bool)
+    valid[-1, T - 2 :] = False
+    return {kind: values}, features, valid
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ARMS)
+def test_it_starts_as_the_identity(name, kind):
+    encoded, features, valid = inputs(kind)
+    out = built(ARMS[name], kind, wake=False)(encoded, features, valid)
+    assert list(out) == [kind]
+    torch.testing.assert_close(out[kind][valid], encoded[kind][valid], rtol=0, atol=0)
+    assert not out[kind][~valid].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ARMS)
+def test_padding_influences_nothing_and_reach_is_told(name, kind):
+    refiner = built(ARMS[name], kind)
+    encoded, features, valid = inputs(kind)
+    before = refiner(encoded, features, valid)[kind]
+    other = encoded[kind].clone()
+    other[~valid] = torch.nan
+    holes = features.clone()
+    holes[~valid] = torch.inf
+    torch.testing.assert_close(refiner({kind: other}, holes, valid)[kind], before, rtol=0, atol=0)
+    for t in range(5):
+        moved = encoded[kind].clone()
+        moved[0, t] = moved[0, t].flip(-1) + 0.3
+        changed = (refiner({kind: moved}, features, valid)[kind] - before)[0].flatten(1).abs().amax(1) > 1e-12
+        past, future = refiner.context
+        for s in range(5):
+            reaches = (past is None or s - t <= past) if s >= t else (future is None or t - s <= future)
+            assert bool(changed[s]) is reaches, (t, s)
+    short = refiner({kind: encoded[kind][1:, :3]}, features[1:, :3], valid[1:, :3])[kind]
+    torch.testing.assert_close(short, before[1:, :3], rtol=0, atol=1e-12)
+    assert not changed_clip(refiner, encoded, features, valid, kind)
+
+
+def changed_clip(refiner, encoded, features, valid, kind) -> bool:
+    """Whether the first clip depends on the second."""
+    alone = refiner({kind: encoded[kind][:1]}, features[:1], valid[:1])[kind]
+    return bool((alone - refiner(encoded, features, valid)[kind][:1]).abs().max() > 1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [n for n, r in ARMS.items() if r.causal])
+def test_a_stream_equals_the_clip(name, kind):
+    refiner = built(ARMS[name], kind)
+    encoded, features, _ = inputs(kind)
+    whole = refiner(encoded, features, torch.ones(2, 5, dtype=torch.bool))[kind]
+    state = refiner.init_state({kind: encoded[kind][:, 0]}, features[:, 0])
+    for t in range(5):
+        out, state = refiner.step({kind: encoded[kind][:, t]}, features[:, t], state)
+        torch.testing.assert_close(out[kind], whole[:, t], rtol=0, atol=1e-12)
+
+
+def test_who_reads_later_frames_cannot_stream():
+    refiner = built(ARMS["both"], "xy")
+    encoded, features, _ = inputs("xy")
+    with pytest.raises(NotImplementedError, match="JointLSTM is not causal"):
+        refiner.init_state({"xy": encoded["xy"][:, 0]}, features[:, 0])
+    with pytest.raises(NotImplementedError, match="not causal"):
+        refiner.step({"xy": encoded["xy"][:, 0]}, features[:, 0], ())
+    with pytest.raises(NotImplementedError):
+        Refiner().init_state({}, features[:, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_learns_but_maps_get_no_gradient_through_tokens(kind):
+    refiner = built(ARMS["both"], kind)
+    encoded, features, valid = inputs(kind)
+    features.requires_grad_()
+    refiner(encoded, features, valid)[kind].square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in refiner.parameters())
+    assert features.grad[valid].abs().sum() > 0
+
+
+def test_peaks_are_where_gaussians_are():
+    places = torch.tensor([[[3.2, 2.7], [5.0, 6.0], [10.4, 3.9]]], dtype=torch.float64)
+    maps = built(ARMS["both"], "heatmaps")._gaussian(places, 16, 12)
+    found, value = peaks(maps)
+    torch.testing.assert_close(found, places, rtol=0, atol=0.2)  # a window of five pixels cuts the tails unevenly
+    assert value.min() > 0.9
+    empty, confidence = peaks(torch.full((1, 1, 4, 5), torch.nan))
+    assert torch.isfinite(empty).all()
+    assert not confidence.any()
+
+
+def test_tokens_sample_the_feature_at_the_joint():
+    refiner = built(JointLSTM(4, sampled=1, embedding=0), "xy")
+    nn.init.ones_(refiner.reduction.weight)
+    nn.init.zeros_(refiner.reduction.bias)
+    features = torch.zeros(1, C, 4, 8, dtype=torch.float64)
+    features[0, :, 1, 6] = 1 / C  # the pixel whose centre is x = 6.5 / 8, y = 1.5 / 4 of the crop
+    xy = torch.tensor(
+        [[[6.5 / 8 - 0.5, 1.5 / 4 - 0.5], [0.5 / 8 - 0.5, 0.5 / 4 - 0.5], [6.0 / 8 - 0.5, 1.5 / 4 - 0.5]]]
+    )
+    xy = xy.double()
+    tokens = refiner._tokens(xy, xy, torch.ones(1, 3).double(), xy, features)
+    torch.testing.assert_close(tokens[0, 5, :, 0], torch.tensor([1.0, 0.0, 0.5]).double(), rtol=0, atol=1e-12)
+
+
+def test_a_track_is_mended_where_one_frame_cannot_tell():
+    """Joints move on straight lines and their maps are empty in the middle: what one frame shows is nothing."""
+    torch.manual_seed(0)
+    refiner = JointLSTM(16, sampled=0, sigma=1.0)
+    refiner.build(SPEC, FeatureSpec(K, 4), K)
+    B, T = 24, 7
+    start, end = 3 + 9 * torch.rand(2, B, 1, K, 2)
+    share = torch.linspace(0, 1, T).view(1, T, 1, 1)
+    truth = refiner._gaussian((start + share * (end - start)).flatten(0, 1), 16, 16).unflatten(0, (B, T))
+    seen = truth.clone()
+    seen[:, 2:5] = 0
+    valid, features = torch.ones(B, T, dtype=torch.bool), torch.zeros(B, T, C, 4, 4)
+    optimizer = torch.optim.Adam(refiner.parameters(), 3e-3)
+    losses = []
+    for _ in range(200):
+        loss = (refiner({"heatmaps": seen}, features, valid)["heatmaps"] - truth)[:, 2:5].square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    memoryless = JointLSTM(16, sampled=0, sigma=1.0, reset="every_frame")
+    torch.manual_seed(0)
+    memoryless.build(SPEC, FeatureSpec(K, 4), K)
+    optimizer = torch.optim.Adam(memoryless.parameters(), 3e-3)
+    for _ in range(200):
+        loss = (memoryless({"heatmaps": seen}, features, valid)["heatmaps"] - truth)[:, 2:5].square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() > 1.5 * losses[-1], "it needs no other frame"
+
+
+def test_wrong_settings_are_told():
+    with pytest.raises(BiposeError, match="sigma 0 and hold"):
+        JointLSTM(sigma=0)
+    with pytest.raises(BiposeError, match="heatmaps or coordinates alone, not a, b"):
+        built(ARMS["both"], "xy")._only({"a": torch.zeros(1), "b": torch.zeros(1)})
