@@ -27,7 +27,7 @@ from bipose_lit.callbacks.guard import explained
 from bipose_lit.callbacks.preemption import Signals
 from bipose_lit.callbacks.step_seeds import StepSeeds
 from bipose_lit.cli_errors import explain, read_configs
-from bipose_lit.codecs import heatmap, regression
+from bipose_lit.codecs import heatmap, regression, simcc
 from bipose_lit.compatibility import check_asked
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets import jhmdb, penn, pixel
@@ -37,14 +37,15 @@ from bipose_lit.models.backbones import timm_backbone
 from bipose_lit.models.base import plain
 from bipose_lit.models.decoders import deconv
 from bipose_lit.models.decoders import regression as regression_decoder
+from bipose_lit.models.decoders import simcc as simcc_decoder
 from bipose_lit.models.temporal import attention, controls, conv_lstm, film, joint_lstm, spatial
 from bipose_lit.module import PoseModule
 from bipose_lit.tracking import continuing
 from bipose_lit.types import BiposeError
 
 BUILT_IN = (
-    timm_backbone, conv_lstm, controls, attention, film, spatial, joint_lstm, deconv, regression_decoder, heatmap, regression,
-    losses, jhmdb, penn, pixel,
+    timm_backbone, conv_lstm, controls, attention, film, spatial, joint_lstm, deconv, regression_decoder, simcc_decoder, heatmap,
+    regression, simcc, losses, jhmdb, penn, pixel,
 )  # fmt: skip
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
 
@@ -261,7 +262,7 @@ def _choices() -> dict[str, list[str]]:
                 else:
                     fits = [c.__name__ for c in classes if c is not kind and kind in c.__mro__]
                 if fits:
-                    found[f"{group}.{name}"] = fits
+                    found.setdefault(f"{group}.{name}", []).extend(fits)
     return found
 
 

@@ -20,18 +20,34 @@ from bipose_lit.types import BiposeError
 
 @torch.no_grad()
 def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> None:
-    """Sends one blank frame through decoder and loss; draws no random number and leaves the network as it was.
+    """Sends one blank frame through decoder, refiner and loss; draws no random number and leaves the network as it was.
 
     Raises:
-        BiposeError: the codec makes other entries or maps of another size than the decoder predicts.
+        BiposeError: the codec makes other entries or maps of another size than the decoder predicts, or a refiner does not suit.
     """
     decoder, spec = network.decoder, network.backbone.spec
     rows, columns = (1, 1) if decoder.pooled else (n // spec.stride for n in reversed(network.size))
     training = decoder.training
-    predicted = decoder.eval()(torch.zeros(1, spec.channels, rows, columns))
+    features = torch.zeros(1, spec.channels, rows, columns)
+    predicted = decoder.eval()(features)
     decoder.train(training)
     target, weight = codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
     loss(predicted, target, weight)
+    refiner = network.refiner
+    if refiner is None:
+        return
+    sigmas = getattr(refiner, "sigma", None), getattr(codec, "sigma", None)
+    if None not in sigmas and sigmas[0] != sigmas[1]:
+        raise BiposeError(
+            f"model.refiner.init_args.sigma is {sigmas[0]}, the codec's {sigmas[1]}: it would write blobs of another width; make "
+            "them equal"
+        )
+    training = refiner.training
+    refiner.eval()
+    clips = {k: v.unsqueeze(0) for k, v in predicted.items()}
+    refined = network.refine(clips, features.unsqueeze(0), torch.ones(1, 1, dtype=torch.bool))
+    refiner.train(training)
+    loss({k: v.squeeze(0) for k, v in refined.items()}, target, weight)
 
 
 def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: PoseDataModule) -> None:

@@ -45,7 +45,7 @@ class PoseModule(L.LightningModule):
         joints: number of joints K.
         size: width and height of the crops.
         weights: safetensors file that parts start from (`bipose_lit.weights`); null for the parts' own start.
-        weights_for: which parts: "backbone", "decoder", "temporal", "pool".
+        weights_for: which parts: "backbone", "decoder", "temporal", "pool", "refiner".
         freeze_backbone: train everything but the backbone, whose BatchNorm stays as it is.
         flip_test: average predictions with those of the mirrored pictures.
         recipe: optimiser and schedule.

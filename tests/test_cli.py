@@ -165,6 +165,8 @@ def test_a_plain_mapping_overrides_like_options(root):
 HEADS = "ConvLSTM, WindowMean, TCN, TemporalAttention, FiLM, SpatialLSTM"
 OWN = r"a class of your own works by its dotted path \(package.module.Class\)$"
 MISTAKES = [
+    (["--model.refiner=ConvLSTN"], r"did you mean ConvLSTM"),
+    (["--model.refiner=JointLST"], r"did you mean JointLSTM"),
     (["--model.temporl=null"], r"^there is no option model.temporl; did you mean model.temporal\?$"),
     (["--model.recipe.lr_=1"], r"^there is no option model.recipe.lr_; did you mean lr\? Recipe takes optimizer, lr, "),
     (["--traner.max_steps=1"], r"^there is no option traner.max_steps; did you mean trainer.max_steps\?$"),

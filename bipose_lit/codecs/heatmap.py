@@ -93,14 +93,14 @@ class HeatmapCodec(TargetCodec):
         maps = encoded["heatmaps"].detach().float()
         N, K, h, w = maps.shape
         rows = maps.reshape(N * K, h * w)
-        peak, value = _peak(rows)
-        x, y = peak % w, peak // w
+        index, value = peak(rows)
+        x, y = index % w, index // w
         if self.refine == "none":
             offset = torch.zeros(N * K, 2, device=maps.device)
         elif self.refine == "quarter":
             offset = _quarter(rows, x, y, w, h)
         else:
-            offset = _parabola(rows, x, y, w, h)
+            offset = parabola(rows, x, y, w, h)
             if self.refine == "dark":
                 self._dark(rows, x, y, w, h, offset)
         places = torch.stack([x, y], dim=-1) + offset
@@ -148,7 +148,7 @@ class HeatmapCodec(TargetCodec):
         offset[chosen[sound]] = step[sound]
 
 
-def _peak(rows: Float[Tensor, "M P"]) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"]]:
+def peak(rows: Float[Tensor, "M P"]) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"]]:
     """Index and value of the first largest entry of each row."""
     # numpy finds it several times faster than torch.max on the CPU.
     index = torch.from_numpy(rows.numpy().argmax(axis=1)) if rows.device.type == "cpu" else rows.argmax(dim=1)
@@ -174,9 +174,10 @@ def _quarter(
     return towards * torch.stack([cx == x, cy == y], dim=-1)
 
 
-def _parabola(
+def parabola(
     rows: Float[Tensor, "M P"], x: Int[Tensor, " M"], y: Int[Tensor, " M"], w: int, h: int
 ) -> Float[Tensor, "M 2"]:
+    """Vertex of the parabola through the logarithms of three pixels on each axis, from the largest pixel x, y."""
     triple, cx, cy = _along(rows, x, y, w, h)
     before, middle, after = torch.log(triple.clamp(min=_TINY)).unbind(-1)
     bend = before - 2 * middle + after
@@ -186,4 +187,4 @@ def _parabola(
     return (torch.where(bend < 0, vertex + inwards, 0)).clamp(-0.5, 0.5)
 
 
-__all__ = ["HeatmapCodec"]
+__all__ = ["HeatmapCodec", "parabola", "peak"]

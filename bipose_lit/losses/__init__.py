@@ -29,7 +29,8 @@ class PoseLoss(Part):
         if missing:
             raise BiposeError(
                 f"loss {type(self).__name__} needs {', '.join(missing)}, codec {type(codec).__name__} "
-                f"makes {', '.join(made) or 'none'}; pair HeatmapCodec with HeatmapMSE and RegressionCodec with SmoothL1"
+                f"makes {', '.join(made) or 'none'}; pair HeatmapCodec with HeatmapMSE, RegressionCodec with SmoothL1, "
+                "SimCCCodec with SimCCLoss"
             )
 
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
@@ -44,9 +45,8 @@ class PoseLoss(Part):
         """
         return weight.sum().clamp(min=SMALLEST)
 
-    def _pair(self, pred: Encoded, target: Encoded) -> tuple[Tensor, Tensor]:
-        """Prediction and target in float32 under the loss's only key."""
-        (key,) = self.keys
+    def _pair(self, pred: Encoded, target: Encoded, key: str) -> tuple[Tensor, Tensor]:
+        """Prediction and target in float32."""
         if key not in pred:
             raise BiposeError(
                 f"loss {type(self).__name__} needs {key}, but the decoder predicts {', '.join(pred)}; "
@@ -72,7 +72,7 @@ class HeatmapMSE(PoseLoss):
     keys = ("heatmaps",)
 
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
-        maps, wanted = self._pair(pred, target)
+        maps, wanted = self._pair(pred, target, "heatmaps")
         error = (maps - wanted).square().sum((-2, -1))
         return {"loss": (error * weight).sum() / self.normaliser(target, weight)}
 
@@ -99,9 +99,27 @@ class SmoothL1(PoseLoss):
         self.beta = beta
 
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
-        xy, wanted = self._pair(pred, target)
+        xy, wanted = self._pair(pred, target, "xy")
         error = functional.smooth_l1_loss(xy, wanted, beta=self.beta, reduction="none").mean(-1)
         return {"loss": (error * weight).sum() / self.normaliser(target, weight)}
 
 
-__all__ = ["HeatmapMSE", "PoseLoss", "SmoothL1"]
+class SimCCLoss(PoseLoss):
+    """Kullback-Leibler divergence of the predicted distribution from the target's, in nats: columns plus rows.
+
+    The mean over weighted joints; zero for a prediction that equals the target up to a constant.
+    """
+
+    keys = ("x", "y")
+
+    def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
+        total = weight.new_zeros(())
+        for key in self.keys:
+            logits, wanted = self._pair(pred, target, key)
+            wanted = wanted.log_softmax(-1)
+            divergence = (wanted.exp() * (wanted - logits.log_softmax(-1))).sum(-1)
+            total = total + (divergence * weight).sum()
+        return {"loss": total / self.normaliser(target, weight)}
+
+
+__all__ = ["HeatmapMSE", "PoseLoss", "SimCCLoss", "SmoothL1"]

@@ -59,7 +59,7 @@ def measure_cost(network: Any, frames: int = 16) -> Cost:
 
     Counted are matrix products, convolutions and attention (torch.utils.flop_counter); element-wise work,
     normalisation and resizing are not. Heads over time are included at this clip length, whose cost per frame does not
-    depend on it except for WindowMean.
+    depend on it except for WindowMean and TemporalAttention.
     """
     training = network.training
     network.eval()

@@ -19,10 +19,9 @@ class PoseNetwork(Part):
     """Clips to predictions: normalise, backbone, `temporal`, (mean over the map, `pool`), decoder, `refiner`.
 
     Backbone and decoder see real frames alone, so BatchNorm never meets padding. Each part draws its initial weights
-    from a stream
-    of its own: networks that differ in a head have equal backbones and decoders under one seed, and since heads start
-        as the
-    identity, all arms of an ablation start as the same function.
+    from a stream of its own: networks that differ in a head have equal backbones and decoders under one seed, and since
+    heads start as the identity, all arms of an ablation start as the same function. (In training, a refiner sends every
+    valid frame through the decoder, whose BatchNorm then sees more of them.)
 
     Args:
         backbone: images to maps.
@@ -67,6 +66,11 @@ class PoseNetwork(Part):
             raise BiposeError(
                 f"model.pool: kernel {pool.kernel} on a 1x1 map leaves most weights dead; "
                 "set pool.init_args.kernel to 1"
+            )
+        if isinstance(refiner, ConvLSTM) and decoder.pooled and refiner.kernel != 1:
+            raise BiposeError(
+                f"model.refiner: kernel {refiner.kernel} on coordinates leaves most weights dead; "
+                "set refiner.init_args.kernel to 1"
             )
         self.compiled = False
         self.joints, self.size, self.frozen = joints, (width, height), freeze_backbone
@@ -167,11 +171,21 @@ class PoseNetwork(Part):
             return [self.decoder(_channels_last(flat(features, chosen)))]
         first = self.decoder(_channels_last(flat(features, valid)))
         clips = {k: unflat(v, valid) for k, v in first.items()}
-        if isinstance(self.refiner, Refiner):
-            refined = self.refiner(clips, features, valid)
-        else:
-            refined = {k: self._refine(self.refiner, v, valid) for k, v in clips.items()}
+        refined = self.refine(clips, features, valid)
         return [{k: v[chosen] for k, v in clips.items()}, {k: v[chosen] for k, v in refined.items()}]
+
+    def refine(self, encoded: Encoded, features: Float[Tensor, "B T C h w"], valid: Bool[Tensor, "B T"]) -> Encoded:
+        """Predictions (B, T, ...) through the refiner, or as they are where there is none.
+
+        Raises:
+            BiposeError: a head over time that can make nothing of such predictions.
+        """
+        if self.refiner is None:
+            return encoded
+        if isinstance(self.refiner, Refiner):
+            refined: Encoded = self.refiner(encoded, features, valid)
+            return refined
+        return {k: self._refine(self.refiner, v, valid) for k, v in encoded.items()}
 
     @torch.no_grad()
     def stream(self, images: UInt8[Tensor, "B 3 H W"], state: State | None = None) -> tuple[Encoded, State]:
@@ -233,6 +247,11 @@ class PoseNetwork(Part):
 
     @staticmethod
     def _refine(head: TemporalHead, values: Tensor, valid: Bool[Tensor, "B T"]) -> Tensor:
+        if values.ndim != 5 and values.shape[3:] != (2,):
+            raise BiposeError(
+                f"model.refiner ({type(head).__name__}) reads heatmaps or coordinates, not {list(values.shape[2:])} numbers; "
+                "leave it null"
+            )
         maps = _as_map(values.flatten(0, 1))
         rows = maps.view(*valid.shape, *maps.shape[1:])
         refined: Tensor = head(rows, valid)

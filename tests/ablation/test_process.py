@@ -162,6 +162,14 @@ def test_spec_survives_a_file(tmp_path):
         RunSpec.load(tmp_path / "nothing.json")
 
 
+def test_options_that_came_later_leave_old_hashes_alone():
+    old = {"model": {"pool": None, "recipe": {"lr": 0.1}}}
+    new = {"model": {"pool": None, "refiner": None, "compile": False, "recipe": {"lr": 0.1, "base_batch": None}}}
+    assert config_hash(new) == config_hash(old)
+    for changed in ({"refiner": {}}, {"compile": True}, {"recipe": {"lr": 0.1, "base_batch": 4}}, {"pool": {}}):
+        assert config_hash({"model": {**new["model"], **changed}}) != config_hash(old), changed
+
+
 def test_hash_is_canonical():
     a = config_hash({"model": {"a": 1, "b": [1.5, None]}, "trainer": {"logger": True, "max_steps": 3}})
     assert a == config_hash({"trainer": {"max_steps": 3, "logger": False}, "model": {"b": [1.5, None], "a": 1}})

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.codecs.regression import RegressionCodec
+from bipose_lit.codecs.simcc import SimCCCodec
 from bipose_lit.geometry import flip_points, to_map
 from bipose_lit.skeletons import JHMDB
 from bipose_lit.testing import check_codec
@@ -42,6 +43,52 @@ def test_coarse_refinements_have_their_known_error(refine, error):
 
 def test_contract_of_regression():
     check_codec(RegressionCodec(), error=1e-3)
+
+
+@pytest.mark.parametrize(("ratio", "sigma"), [(1.0, 2.0), (2.0, 6.0), (2.0, 1.0), (0.5, 2.0), (3.0, 6.0)])
+def test_contract_of_simcc(ratio, sigma):
+    check_codec(SimCCCodec(ratio, sigma), error=0.01)
+
+
+@given(
+    x=st.floats(-0.49, SIZE[0] - 0.51, width=32),
+    y=st.floats(-0.49, SIZE[1] - 0.51, width=32),
+    ratio=st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_simcc_round_trip_up_to_the_crop_s_edge(x, y, ratio):
+    codec = built(SimCCCodec(ratio, 3.0), joints=1)
+    point = torch.tensor([[[x, y]]])
+    target, weight = codec.encode(point, ones(1, 1))
+    joints, score = codec.decode(target)
+    assert weight.item() == 1
+    # Beyond the outermost bin's centre there is no third bin for a parabola: half a bin is left.
+    assert float((joints - point).abs().max()) < 0.51 / ratio
+    if min(x, y) >= 1 / ratio and x <= SIZE[0] - 1 - 1 / ratio and y <= SIZE[1] - 1 - 1 / ratio:
+        assert float((joints - point).abs().max()) < 0.01
+    assert score.item() > 0.95
+
+
+def test_simcc_speaks_in_distributions():
+    codec = built(SimCCCodec(2.0, 6.0), joints=2)
+    target, weight = codec.encode(torch.tensor([[[20.0, 30.0], [-40.0, 3.0]]]), ones(1, 2))
+    assert weight.tolist() == [[1.0, 0.0]], "outside the crop"
+    assert target["x"].shape == (1, 2, 192)
+    assert target["y"].shape == (1, 2, 256)
+    mean = (target["x"][0, 0].exp() * torch.arange(192)).sum()
+    assert target["x"][0, 0].exp().sum().item() == pytest.approx(1, abs=1e-5)
+    assert mean.item() == pytest.approx(2 * 20.5 - 0.5, abs=1e-3)
+    shifted = {k: v + 7 for k, v in target.items()}
+    for a, b in zip(codec.decode(shifted), codec.decode(target), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
+    flat = {"x": torch.zeros(1, 2, 192), "y": torch.zeros(1, 2, 256)}
+    assert codec.decode(flat)[1].max() < 0.1, "a guess is no confidence"
+
+
+def test_simcc_with_settings_that_are_none():
+    with pytest.raises(BiposeError, match="ratio 0 and sigma"):
+        SimCCCodec(0)
+    with pytest.raises(BiposeError, match="no whole number of bins"):
+        built(SimCCCodec(0.3))
 
 
 @given(

@@ -25,11 +25,18 @@ from bipose_lit.sweep.plan import SweepPlan
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 BASE = FOLDER / "base.yaml"
-OVERLAYS = ("backbone", "data", "decoder", "logger", "pool", "temporal", "trainer")
+OVERLAYS = ("backbone", "data", "decoder", "logger", "pool", "refiner", "temporal", "trainer")
 MANIFESTS = ("ablations", "recipes")
 SWEEPS = ("sweeps",)
 FILES = sorted(FOLDER.rglob("*.y*ml"))
-BESIDE = {"pool": "decoder/regression.yaml", "trainer/tiny.yaml": "trainer/heads.yaml"}
+BESIDE = {
+    "pool": "decoder/regression.yaml",
+    "trainer/tiny.yaml": "trainer/heads.yaml",
+    "decoder/linear.yaml": "backbone/hrnet_w32.yaml",
+    "backbone/hrnet_w32.yaml": "decoder/linear.yaml",
+    "decoder/vitpose.yaml": "backbone/vit_small.yaml",
+    "backbone/vit_small.yaml": "decoder/vitpose.yaml",
+}
 """What an overlay, or all of a folder, needs beside the base."""
 
 
@@ -94,10 +101,14 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
         del options["model.backbone.init_args.name"]
     options["model.backbone.init_args.pretrained"] = False
     options["model.weights"] = None
+    if keep_backbone and "img_size" in (model["backbone"]["init_args"].get("kwargs") or {}):
+        options["model.backbone.init_args.kwargs"] = {"img_size": options["data.size"]}
     if not model["decoder"]["class_path"].endswith(".DeconvDecoder"):
         del options["model.decoder.init_args.channels"]
     if not model["codec"]["class_path"].endswith(".HeatmapCodec"):
         del options["model.codec.init_args.sigma"]
+    if "sigma" in ((model["refiner"] or {}).get("init_args") or {}):
+        options["model.refiner.init_args.sigma"] = options["model.codec.init_args.sigma"]
     if data["train_reader"]:
         same = data["train_reader"]["class_path"] == data["reader"]["class_path"]
         options |= roots("data.train_reader", data["train_reader"], {**sets, "JHMDB": sets["train"]} if same else sets)
@@ -154,7 +165,9 @@ def test_base(sets, tmp_path):
 @pytest.mark.parametrize("path", of("overlay"))
 def test_overlay(path, sets, tmp_path):
     folder = path.relative_to(FOLDER).parts[0]
-    config = step([*beside(path), path], sets, tmp_path, keep_backbone=folder == "backbone")
+    config = step(
+        [*beside(path), path], sets, tmp_path, keep_backbone="backbone" in {folder, beside(path)[-1].parent.name}
+    )
     assert config != resolve(beside(path)) or path.stem in ("none", "synthetic")
     assert path.read_text().startswith("# "), "the first line says what it is for"
 

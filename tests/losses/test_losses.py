@@ -5,7 +5,8 @@ import torch
 
 from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.codecs.regression import RegressionCodec
-from bipose_lit.losses import HeatmapMSE, PoseLoss, SmoothL1
+from bipose_lit.codecs.simcc import SimCCCodec
+from bipose_lit.losses import HeatmapMSE, PoseLoss, SimCCLoss, SmoothL1
 from bipose_lit.losses.steps import StepLoss
 from bipose_lit.types import BiposeError
 
@@ -38,6 +39,28 @@ def test_by_hand():
         {"xy": torch.tensor([[[0.05, 0.0], [7.0, 7.0]]])}, {"xy": torch.zeros(1, 2, 2)}, torch.tensor([[1.0, 0.0]])
     )["loss"]
     assert loss.item() == pytest.approx(0.5 * 0.05**2 / 0.1 / 2)
+
+
+def test_simcc_s_divergence_is_torch_s_own():
+    """Oracle: torch's kl_div, joint by joint."""
+    codec = SimCCCodec(1.0, 2.0)
+    codec.build(3, (16, 12))
+    draw = torch.Generator().manual_seed(0)
+    target, weight = codec.encode(torch.rand(4, 3, 2, generator=draw) * 10, torch.tensor([[1, 2, 0]] * 4))
+    pred = {k: torch.randn(v.shape, generator=draw) for k, v in target.items()}
+    wanted = [
+        sum(
+            torch.nn.functional.kl_div(pred[k][n, j].log_softmax(-1), target[k][n, j], log_target=True, reduction="sum")
+            for k in ("x", "y")
+        )
+        for n in range(4)
+        for j in range(2)
+    ]
+    loss = SimCCLoss()(pred, target, weight)["loss"]
+    assert loss.item() == pytest.approx(float(torch.stack(wanted).mean()), rel=1e-5)
+    shifted = {k: v + 3 for k, v in target.items()}
+    assert SimCCLoss()(shifted, target, weight)["loss"].item() == pytest.approx(0, abs=1e-5)
+    assert SimCCLoss()(pred, target, 0 * weight)["loss"].item() == 0
 
 
 def test_joints_without_weight_change_nothing():

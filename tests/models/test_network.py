@@ -17,6 +17,7 @@ from bipose_lit.models.temporal.attention import TemporalAttention
 from bipose_lit.models.temporal.controls import TCN, WindowMean
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.models.temporal.film import FiLM
+from bipose_lit.models.temporal.joint_lstm import JointLSTM
 from bipose_lit.models.temporal.spatial import SpatialLSTM
 from bipose_lit.types import BiposeError, FeatureSpec
 
@@ -135,6 +136,8 @@ def test_cached_features_give_the_same_predictions():
         {"temporal": ConvLSTM(4, direction="forward")},
         {"temporal": WindowMean(2, 0, 4), "refiner": ConvLSTM(4, direction="forward")},
         {"pooled": True, "temporal": SpatialLSTM(4), "pool": ConvLSTM(4, 1, "forward"), "refiner": TCN(4, causal=True)},
+        {"temporal": TemporalAttention(4, 2, future=0), "refiner": JointLSTM(4, "forward")},
+        {"pooled": True, "pool": ConvLSTM(4, 1, "forward"), "refiner": JointLSTM(4, "forward")},
     ],
 )
 def test_streaming_equals_the_clip(slots):
@@ -166,8 +169,9 @@ def test_reaches_of_heads_add_up():
     assert network().context == (0, 0)
 
 
-def test_refiner_gives_two_stages_on_selected_rows():
-    net = wake(network(refiner=ConvLSTM(4))).eval()
+@pytest.mark.parametrize("refiner", [ConvLSTM(4), JointLSTM(4)], ids=lambda r: type(r).__name__)
+def test_refiner_gives_two_stages_on_selected_rows(refiner):
+    net = wake(network(refiner=copy.deepcopy(refiner))).eval()
     batch = clip()
     select = batch.valid.clone()
     select[0, 0] = False
@@ -190,7 +194,14 @@ def test_freezing_the_backbone():
 
 
 @pytest.mark.parametrize(
-    "slots", [{"temporal": ConvLSTM(4)}, {"pooled": True, "pool": ConvLSTM(4, 1)}, {"refiner": FiLM(4)}]
+    "slots",
+    [
+        {"temporal": ConvLSTM(4)},
+        {"pooled": True, "pool": ConvLSTM(4, 1)},
+        {"refiner": FiLM(4)},
+        {"refiner": JointLSTM(4)},
+        {"temporal": TemporalAttention(4, 2)},
+    ],
 )
 def test_every_parameter_gets_a_gradient(slots):
     net = wake(network(**copy.deepcopy(slots))).train()
@@ -198,8 +209,28 @@ def test_every_parameter_gets_a_gradient(slots):
     assert [n for n, p in net.named_parameters() if p.grad is None] == []
 
 
-def test_configuration_rebuilds_the_network():
-    net = wake(network(temporal=ConvLSTM(4, direction="forward", match="bilstm"))).eval()
+def test_a_refiner_starts_as_the_identity_and_counts_as_a_part():
+    plain, refined = network(pooled=False).eval(), network(refiner=JointLSTM(4)).eval()
+    batch = clip()
+    first, second = refined(batch)
+    assert torch.equal(second["heatmaps"], first["heatmaps"])
+    torch.testing.assert_close(first["heatmaps"], plain(batch)[-1]["heatmaps"], rtol=0, atol=1e-6)
+    assert refined.count_parameters()["refiner"] == sum(p.numel() for p in refined.refiner.parameters()) > 0
+    assert refined.context == (None, None)
+    cached = measure_cost(refined, 4)
+    assert cached.flops > measure_cost(plain, 4).flops
+
+
+def test_a_refiner_of_three_by_three_on_coordinates_is_refused():
+    with pytest.raises(BiposeError, match="model.refiner: kernel 3 on coordinates"):
+        network(pooled=True, refiner=ConvLSTM(4))
+
+
+@pytest.mark.parametrize("refiner", [None, JointLSTM(4)], ids=["heads", "refiner"])
+def test_configuration_rebuilds_the_network(refiner):
+    net = wake(
+        network(temporal=ConvLSTM(4, direction="forward", match="bilstm"), refiner=copy.deepcopy(refiner))
+    ).eval()
     again = instantiate(net.config()).eval()
     again.load_state_dict(net.state_dict())
     torch.testing.assert_close(again(clip())[-1]["heatmaps"], net(clip())[-1]["heatmaps"], rtol=0, atol=0)

@@ -1,6 +1,7 @@
 """Refiners start as the identity, keep their promises about time, and mend what one frame cannot."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -108,17 +109,22 @@ def test_every_parameter_learns_but_maps_get_no_gradient_through_tokens(kind):
     refiner = built(ARMS["both"], kind)
     encoded, features, valid = inputs(kind)
     features.requires_grad_()
-    refiner(encoded, features, valid)[kind].square().sum().backward()
+    encoded[kind].requires_grad_()
+    out = refiner(encoded, features, valid)[kind]
+    (out - encoded[kind])[valid].sum().backward()
+    assert encoded[kind].grad.abs().max() < 1e-12, "the answer depends on the predictions but through their places"
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in refiner.parameters())
     assert features.grad[valid].abs().sum() > 0
 
 
-def test_peaks_are_where_gaussians_are():
-    places = torch.tensor([[[3.2, 2.7], [5.0, 6.0], [10.4, 3.9]]], dtype=torch.float64)
-    maps = built(ARMS["both"], "heatmaps")._gaussian(places, 16, 12)
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0])
+def test_peaks_are_where_gaussians_are(sigma):
+    """To the map's very edge."""
+    places = torch.tensor([[[3.2, 2.7], [0.0, 11.0], [15.0, 0.4]]], dtype=torch.float64)
+    maps = built(JointLSTM(6, sigma=sigma), "heatmaps")._gaussian(places, 16, 12)
     found, value = peaks(maps)
-    torch.testing.assert_close(found, places, rtol=0, atol=0.2)  # a window of five pixels cuts the tails unevenly
-    assert value.min() > 0.9
+    torch.testing.assert_close(found, places, rtol=0, atol=1e-6)
+    assert value.min() > 0.75
     empty, confidence = peaks(torch.full((1, 1, 4, 5), torch.nan))
     assert torch.isfinite(empty).all()
     assert not confidence.any()
@@ -169,6 +175,70 @@ def test_a_track_is_mended_where_one_frame_cannot_tell():
         loss.backward()
         optimizer.step()
     assert loss.item() > 1.5 * losses[-1], "it needs no other frame"
+
+
+def test_tokens_tell_place_and_distance_in_units_of_the_crop():
+    """Maps of 16 x 8 pixels, so that width and height cannot be exchanged; a feature that is its own place."""
+    refiner = JointLSTM(4, sampled=2, embedding=0)
+    refiner.build(FeatureSpec(2, 32), FeatureSpec(K, 4), K)
+    refiner.reduction.weight.data.copy_(torch.eye(2)[:, :, None, None])
+    nn.init.zeros_(refiner.reduction.bias)
+    across, down = (torch.arange(16) + 0.5) / 16 - 0.5, (torch.arange(8) + 0.5) / 8 - 0.5
+    features = torch.stack([across.expand(8, 16), down[:, None].expand(8, 16)])[None]
+    places = torch.tensor([[[4.0, 2.0], [11.25, 5.5], [8.5, 3.0]]])
+    tokens = refiner._tokens(
+        torch.zeros(1, K, 8, 16), places, torch.ones(1, K), places + torch.tensor([4.0, -2.0]), features
+    )[0, ..., 0]
+    wanted = (places[0].T + 0.5) / torch.tensor([[16.0], [8.0]]) - 0.5
+    torch.testing.assert_close(tokens[:2], wanted)
+    torch.testing.assert_close(tokens[2:4], torch.tensor([[0.25], [-0.25]]).expand(2, K))
+    torch.testing.assert_close(tokens[5:], wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["both", "forward"])
+def test_held_places_are_weighted_means(direction):
+    """Oracle: the sum written out."""
+    refiner = built(JointLSTM(4, direction, hold=2.0), "heatmaps")
+    draw = torch.Generator().manual_seed(1)
+    places = torch.rand(1, 6, K, 2, generator=draw, dtype=torch.float64) * 9
+    weight = torch.rand(1, 6, K, generator=draw, dtype=torch.float64)
+    weight[:, 2] = 0  # a frame that is not valid
+    held = refiner._held(places, weight)
+    for t in range(6):
+        seen = range(6) if direction == "both" else range(t + 1)
+        shares = torch.stack([weight[0, s] * math.exp(-abs(s - t) / 2) for s in seen])
+        wanted = (
+            sum(share[:, None] * places[0, s] for share, s in zip(shares, seen, strict=True)) / shares.sum(0)[:, None]
+        )
+        torch.testing.assert_close(held[0, t], wanted, rtol=0, atol=1e-12)
+
+
+def test_gaps_inside_a_clip_hold_nothing_and_give_finite_gradients():
+    refiner = built(ARMS["both"], "heatmaps")
+    encoded, features, valid = inputs("heatmaps")
+    valid[0, 2] = False
+    maps = encoded["heatmaps"]
+    maps[~valid] = torch.nan
+    out = refiner({"heatmaps": maps.requires_grad_()}, features.requires_grad_(), valid)["heatmaps"]
+    out.square().sum().backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(p.grad).all() for p in refiner.parameters())
+    assert torch.isfinite(maps.grad[valid]).all()
+    assert torch.isfinite(features.grad).all()
+
+
+def test_half_precision_keeps_places():
+    refiner = built(ARMS["both"], "heatmaps").float()
+    _, features, valid = inputs("heatmaps")
+    places = torch.tensor([[[33.3, 21.4], [40.7, 10.1], [5.2, 50.6]]]).expand(10, -1, -1)
+    maps = refiner._gaussian(places, 64, 64).view(2, 5, K, 64, 64)
+    found, _ = refiner._found(maps.flatten(0, 1).bfloat16())
+    assert (found - places).abs().max() < 0.05
+    whole = refiner({"heatmaps": maps}, features.float(), valid)["heatmaps"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = refiner({"heatmaps": maps.bfloat16()}, features.float(), valid)["heatmaps"]
+    assert half.dtype == torch.float32
+    assert (half - whole).abs().max() < 0.1 * whole.abs().max()
 
 
 def test_wrong_settings_are_told():

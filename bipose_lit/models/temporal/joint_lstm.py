@@ -10,12 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bipose_lit.codecs.heatmap import parabola, peak
 from bipose_lit.models.base import Refiner, State
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.types import BiposeError, Encoded, FeatureSpec
-
-REACH = 2
-"""Map pixels about a peak whose centre of mass is its place."""
 
 
 class JointLSTM(Refiner):
@@ -25,6 +23,8 @@ class JointLSTM(Refiner):
     coordinates), a feature sampled there, and how far away its held place is: the mean of its places in all frames that the head
     may read, weighted by the fourth power of their confidence and by exp(-frames / hold). A joint that is hidden has no place of
     its own; the held one is a first guess. Tokens carry no gradient back into the predictions, only into the features.
+
+    GroupNorm runs over all tokens of a frame, so the joints of a frame see each other's spread; the recurrence does not mix them.
 
     From heatmaps the answer is two Gaussians in each map. One lies between the own and the held place, moved by (dx, dy) map
     pixels, and says where the joint is; the other lies at the own place and says how much of that peak to believe. From
@@ -58,9 +58,9 @@ class JointLSTM(Refiner):
         gain: float = 10.0,
     ) -> None:
         super().__init__()
-        if sampled < 0 or embedding < 0 or sigma <= 0 or hold <= 0:
+        if hidden < 1 or sampled < 0 or embedding < 0 or sigma <= 0 or hold <= 0:
             raise BiposeError(
-                f"JointLSTM: sampled {sampled} and embedding {embedding} must not be below 0, "
+                f"JointLSTM: hidden {hidden} must be at least 1, sampled {sampled} and embedding {embedding} not below 0, "
                 f"sigma {sigma} and hold {hold} above 0"
             )
         self.sampled, self.embedding, self.sigma = sampled, embedding, sigma
@@ -122,9 +122,9 @@ class JointLSTM(Refiner):
     def _found(self, values: Tensor) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
         """Places, in map pixels or in units of the crop, and confidences in [0, 1]."""
         if self.maps:
-            places, value = peaks(values)
+            places, value = peaks(_full(values))
             return places, value.clamp(0, 1)
-        places = torch.nan_to_num(values)
+        places = torch.nan_to_num(_full(values))
         return places, torch.ones_like(places[..., 0])
 
     @torch.no_grad()
@@ -168,7 +168,7 @@ class JointLSTM(Refiner):
         held: Float[Tensor, "N K 2"],
         answer: Float[Tensor, "N A K 1"],
     ) -> Tensor:
-        told = answer.squeeze(-1).transpose(1, 2).to(values.dtype)  # (N, K, A)
+        told, values = answer.squeeze(-1).transpose(1, 2).to(places.dtype), values.to(places.dtype)  # told: (N, K, A)
         if not self.maps:
             return values + told
         height, width = values.shape[-2:]
@@ -199,18 +199,18 @@ class _Answer(ConvLSTM):
 
 
 def peaks(maps: Float[Tensor, "N K h w"]) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
-    """Centre of mass about the largest value of each map, in map pixels, and that value (0 where it is not finite)."""
-    height, width = maps.shape[-2:]
-    rows = torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0).flatten(2)
-    value, index = rows.max(-1)
+    """Sub-pixel place (map pixels) of the largest value of each map, and that value; 0 where a map is not finite."""
+    (N, K), (height, width) = maps.shape[:2], maps.shape[-2:]
+    rows = torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0).reshape(N * K, -1)
+    index, value = peak(rows)
     x, y = index % width, index // width
-    across, down = (torch.arange(n, device=maps.device) for n in (width, height))
-    near = ((down - y[..., None]).abs() <= REACH)[..., :, None] & ((across - x[..., None]).abs() <= REACH)[..., None, :]
-    mass = rows.clamp(min=0).view_as(maps) * near
-    total = mass.sum((-2, -1))
-    centre = torch.stack([(mass.sum(-2) * across).sum(-1), (mass.sum(-1) * down).sum(-1)], dim=-1)
-    places = torch.where(total[..., None] > 0, centre / total.clamp(min=1e-12)[..., None], torch.stack([x, y], dim=-1))
-    return places.to(maps.dtype), value
+    places = torch.stack([x, y], dim=-1) + parabola(rows, x, y, width, height)
+    return places.view(N, K, 2), value.view(N, K)
+
+
+def _full(values: Tensor) -> Tensor:
+    """At least float32: places of tens of pixels do not survive half precision."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _weight(confidence: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

@@ -22,12 +22,18 @@ class SpatialLSTM(TemporalHead):
         hidden: channels of the state, per direction and axis.
         direction: "forward" (left to right and top to bottom) or "both".
         reduce: channels that the recurrence reads; null for as many as `hidden`.
+        gain: factor on the residual, as `ConvLSTM`'s.
     """
 
     def __init__(
-        self, hidden: int = 32, direction: Literal["forward", "both"] = "both", reduce: int | None = None
+        self,
+        hidden: int = 32,
+        direction: Literal["forward", "both"] = "both",
+        reduce: int | None = None,
+        gain: float = 10.0,
     ) -> None:
         super().__init__()
+        self.gain = gain
         self.hidden, self.directions, self.reduced = hidden, 2 if direction == "both" else 1, reduce or hidden
         self.causal, self.context = True, (0, 0)
 
@@ -64,7 +70,7 @@ class SpatialLSTM(TemporalHead):
         gates = gates.unflatten(1, (2, self.directions, 4 * self.hidden))
         along_x = self._sweep(gates[:, 0], self.recurrent[0])
         along_y = self._sweep(gates[:, 1].transpose(-1, -2), self.recurrent[1]).transpose(-1, -2)
-        written: Tensor = features + self.output(torch.cat([along_x, along_y], dim=1)).to(features.dtype)
+        written: Tensor = features + self.gain * self.output(torch.cat([along_x, along_y], dim=1)).to(features.dtype)
         return written
 
     def _sweep(
