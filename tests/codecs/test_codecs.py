@@ -51,8 +51,8 @@ def test_contract_of_simcc(ratio, sigma):
 
 
 @given(
-    x=st.floats(-0.49, SIZE[0] - 0.51, width=32),
-    y=st.floats(-0.49, SIZE[1] - 0.51, width=32),
+    x=st.floats(-0.4375, SIZE[0] - 0.5625, width=32),
+    y=st.floats(-0.4375, SIZE[1] - 0.5625, width=32),
     ratio=st.sampled_from([0.5, 1.0, 2.0]),
 )
 def test_simcc_round_trip_up_to_the_crop_s_edge(x, y, ratio):

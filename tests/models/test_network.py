@@ -217,8 +217,7 @@ def test_a_refiner_starts_as_the_identity_and_counts_as_a_part():
     torch.testing.assert_close(first["heatmaps"], plain(batch)[-1]["heatmaps"], rtol=0, atol=1e-6)
     assert refined.count_parameters()["refiner"] == sum(p.numel() for p in refined.refiner.parameters()) > 0
     assert refined.context == (None, None)
-    cached = measure_cost(refined, 4)
-    assert cached.flops > measure_cost(plain, 4).flops
+    assert measure_cost(refined, 4).gflops_by_part["refiner"] > 0
 
 
 def test_a_refiner_of_three_by_three_on_coordinates_is_refused():
