@@ -221,7 +221,7 @@ def test_a_refiner_starts_as_the_identity_and_counts_as_a_part():
 
 
 def test_a_refiner_of_three_by_three_on_coordinates_is_refused():
-    with pytest.raises(BiposeError, match="model.refiner: kernel 3 on coordinates"):
+    with pytest.raises(BiposeError, match=r"model\.refiner: kernel 3 on coordinates"):
         network(pooled=True, refiner=ConvLSTM(4))
 
 
