@@ -104,7 +104,7 @@ def _start(setting: Setting, overlay: str, processes: int, number: int) -> tuple
     code.write_text(JOB)
     out.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(code), str(config), str(processes), str(setting.pick(24, 5)), str(out)]
+    command = [sys.executable, str(code), str(config), str(processes), str(setting.pick(16, 5)), str(out)]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=environment, cwd=folder, **pipes), out  # type: ignore[call-overload]
 

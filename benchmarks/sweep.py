@@ -27,7 +27,7 @@ def run(setting: Setting) -> str:
     base = call(lambda channel: str(_base(setting)), None)
     rows = []
     shares: list[float] = []
-    for name, few, many, empty in (("empty", 8, 72, True), ("training a head", 4, 20, False)):
+    for name, few, many, empty in (("empty", 8, 40, True), ("training a head", 1, 5, False)):
         for workers in WORKERS:
             values = []
             for r in range(setting.pick(3, 1)):
