@@ -51,7 +51,7 @@ def run(setting: Setting) -> str:
     for name, overlay in MODELS.items():
         values: dict[str, list[float]] = {"one": [], "apart": [], "two": []}
         size = 0
-        for r in range(setting.pick(3, 1)):
+        for r in range(setting.pick(2, 1)):
             order = list(values)
             for what in order[r % 3 :] + order[: r % 3]:
                 setting.tell(f"{name}, {what}, round {r + 1}")
