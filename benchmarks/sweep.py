@@ -27,10 +27,10 @@ def run(setting: Setting) -> str:
     base = call(lambda channel: str(_base(setting)), None)
     rows = []
     shares: list[float] = []
-    for name, few, many, empty in (("empty", 8, 40, True), ("training a head", 1, 5, False)):
+    for name, few, many, empty in (("empty", 4, 20, True), ("training a head", 1, 4, False)):
         for workers in WORKERS:
             values = []
-            for r in range(setting.pick(3, 1)):
+            for r in range(setting.pick(2, 1)):
                 setting.tell(f"{name} trials, {workers} workers, round {r + 1}")
                 short, long = setting.pick((few, many), (1, 3))
                 first, _ = _seconds(setting, base, short, workers, empty, r)
