@@ -190,6 +190,7 @@ class Engine:
     def finish(self, mirroring: Pending | None) -> int:
         """Report, then what failed, line by line."""
         plan = self.plan
+        self.progress.phase("report")  # looking through thousands of results takes a moment
         states = {key: plan.state(task) for key, task in plan.tasks.items()}
         runs = [s for k, s in states.items() if plan.tasks[k].kind == "run"]
         failed = {k: s.why for k, s in states.items() if s.name == "failed"}
