@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from bipose_lit.codecs.base import TargetCodec
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
+from bipose_lit.models.base import as_stages
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.skeletons import find_skeleton
 from bipose_lit.types import BiposeError
@@ -29,10 +30,11 @@ def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> Non
     rows, columns = (1, 1) if decoder.pooled else (n // spec.stride for n in reversed(network.size))
     training = decoder.training
     features = torch.zeros(1, spec.channels, rows, columns)
-    predicted = decoder.eval()(features)
+    stages = as_stages(decoder.eval()(features))
     decoder.train(training)
     target, weight = codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
-    loss(predicted, target, weight)
+    for predicted in stages:
+        loss(predicted, target, weight)
     refiner = network.refiner
     if refiner is None:
         return
@@ -44,7 +46,7 @@ def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> Non
         )
     training = refiner.training
     refiner.eval()
-    clips = {k: v.unsqueeze(0) for k, v in predicted.items()}
+    clips = {k: v.unsqueeze(0) for k, v in stages[-1].items()}
     refined = network.refine(clips, features.unsqueeze(0), torch.ones(1, 1, dtype=torch.bool))
     refiner.train(training)
     loss({k: v.squeeze(0) for k, v in refined.items()}, target, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,10 @@ class PoseModule(L.LightningModule):
         compile: run the parts through torch.compile in training (a minute or more at the start, again where a batch has another
             number of frames; needs a C++ compiler on processors); scoring is not compiled, so that the same weights score the
             same; weights and checkpoints keep their plain names.
+        intermediate: weight of the loss of every stage but the last one, where decoder and refiner have several.
+
+    Raises:
+        BiposeError: parts that do not fit together, or a weight below 0.
     """
 
     def __init__(
@@ -71,8 +76,11 @@ class PoseModule(L.LightningModule):
         flip_test: bool = False,
         recipe: Recipe | None = None,
         compile: bool = False,
+        intermediate: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 <= intermediate < math.inf:
+            raise BiposeError(f"model.intermediate is {intermediate}, and must be a number of at least 0")
         recipe = recipe or Recipe()
         weights_for = weights_for or ["backbone", "decoder"]
         hyperparameters = {k: plain(v) for k, v in locals().items() if k not in ("self", "__class__")}
@@ -90,6 +98,7 @@ class PoseModule(L.LightningModule):
         self.recipe = recipe
         self.weights, self.weights_for = weights, weights_for
         self.flip_test = flip_test
+        self.intermediate = intermediate
         self._compiles = compile
         self._step = StepLoss(1, 1, lambda tensor: tensor)
         self._val_every: int | None = None
@@ -203,9 +212,11 @@ class PoseModule(L.LightningModule):
         select = batch.valid if batch.supervise is None else batch.supervise
         target, weight = self.codec.encode(batch.joints[select], batch.visible[select])
         parts: dict[str, Tensor] = {}
-        for stage in self.network(batch, select):
+        stages = self.network(batch, select)
+        for number, stage in enumerate(stages, 1):
+            share = 1.0 if number == len(stages) else self.intermediate
             for name, value in self.loss(stage, target, weight).items():
-                parts[name] = parts.get(name, value.new_zeros(())) + value
+                parts[name] = parts.get(name, value.new_zeros(())) + share * value
         first = batch_idx % self._step.accumulate == 0
         loss, step = self._step.part(parts, self.loss.normaliser(target, weight), first)
         self.log_dict({f"train/{k}": v for k, v in step.items()}, batch_size=len(batch))

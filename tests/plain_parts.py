@@ -54,6 +54,18 @@ class PlainDecoder(PoseDecoder):
         return {"heatmaps": self.last(features)}
 
 
+class StagedDecoder(PlainDecoder):
+    """Two stages; the second adds to the first what one more convolution makes of it."""
+
+    def build(self, spec: FeatureSpec, joints: int, size: tuple[int, int]) -> None:
+        super().build(spec, joints, size)
+        self.more = nn.Conv2d(joints, joints, 1)
+
+    def forward(self, features: Tensor) -> list[Encoded]:
+        first = self.last(features)
+        return [{"heatmaps": first}, {"heatmaps": first + self.more(first)}]
+
+
 class PatchyReader(MemoryReader):
     """Training clips of which some have all labels, some few and some none."""
 

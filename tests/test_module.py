@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from memory_index import MemoryReader
+from plain_parts import PlainBackbone, StagedDecoder
 from strange_parts import Smear
 from tiny import tiny_options, write_jhmdb
 
@@ -386,6 +387,27 @@ def test_padding_and_unlabelled_frames_do_not_matter():
     assert other.images is not None
     other.images[1, 3:] = 255
     assert torch.equal(module.predict_step(other)["joints"], out["joints"])
+
+
+@pytest.mark.filterwarnings("ignore:.*self.trainer")
+def test_earlier_stages_have_a_weight_of_their_own():
+    batch = some_batch()
+    batch.joints[:], batch.visible[:] = 20.0, 2
+
+    def loss(**options):
+        torch.manual_seed(0)
+        module = PoseModule(**parts(backbone=PlainBackbone(), decoder=StagedDecoder(), **options))
+        stages = [
+            module.loss(s, *module.codec.encode(batch.joints[batch.valid], batch.visible[batch.valid]))
+            for s in module.network(batch)
+        ]
+        return float(module.training_step(batch, 0)["loss"]), [float(s["loss"]) for s in stages]
+
+    (total, (first, last)), (half, _) = loss(), loss(intermediate=0.5)
+    assert total == pytest.approx(first + last)
+    assert half == pytest.approx(first / 2 + last)
+    with pytest.raises(BiposeError, match=r"model\.intermediate is -1"):
+        loss(intermediate=-1)
 
 
 # --- what does not fit -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from plain_parts import StagedDecoder
 from torch import nn
 
 from bipose_lit.codecs.heatmap import HeatmapCodec
@@ -189,6 +190,18 @@ def test_decoders_pass(decoder, codec):
 def test_decoder_of_another_stride_is_found():
     with pytest.raises(AssertionError, match="the codec's"):
         check_decoder(DeconvDecoder(8, layers=2), HeatmapCodec(stride=4))
+
+
+def test_every_stage_of_a_decoder_is_checked():
+    check_decoder(StagedDecoder(), HeatmapCodec(stride=8), FeatureSpec(6, 8))
+
+    class Shrinks(StagedDecoder):
+        def forward(self, features):
+            first, second = super().forward(features)
+            return [{"heatmaps": first["heatmaps"][..., 1:]}, second]
+
+    with pytest.raises(AssertionError, match="the codec's"):
+        check_decoder(Shrinks(), HeatmapCodec(stride=8), FeatureSpec(6, 8))
 
 
 def test_decoder_that_mixes_rows_is_found():

@@ -143,7 +143,7 @@ class Refiner(Part):
 
 
 class PoseDecoder(Part):
-    """Features of single frames to what the codec decodes.
+    """Features of single frames to what the codec decodes, in one stage or in several, each better than the one before.
 
     Attributes:
         pooled: True if it reads (N, C, 1, 1): the network then averages over the map before the `pool` slot.
@@ -155,7 +155,8 @@ class PoseDecoder(Part):
         """Makes the layers for features of this size, K joints and crops of (width, height). Called once."""
         raise NotImplementedError
 
-    def forward(self, features: Float[Tensor, "N C h w"]) -> Encoded:
+    def forward(self, features: Float[Tensor, "N C h w"]) -> Encoded | list[Encoded]:
+        """The predictions; those of several stages, all of which are supervised, as a list whose last one counts."""
         raise NotImplementedError
 
 
@@ -168,6 +169,11 @@ class PoseModel(Protocol):
     """
 
     def __call__(self, batch: ClipBatch, select: Bool[Tensor, "B T"]) -> list[Encoded]: ...
+
+
+def as_stages(predicted: Encoded | list[Encoded]) -> list[Encoded]:
+    """What a decoder predicts as a list of stages; the last one counts."""
+    return predicted if isinstance(predicted, list) else [predicted]
 
 
 def flat(features: Float[Tensor, "B T C h w"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "N C h w"]:
@@ -196,5 +202,6 @@ def uncompiled(model: object) -> Iterator[None]:
 
 
 __all__ = [
-    "Backbone", "Part", "PoseDecoder", "PoseModel", "Refiner", "State", "TemporalHead", "flat", "plain", "uncompiled", "unflat",
+    "Backbone", "Part", "PoseDecoder", "PoseModel", "Refiner", "State", "TemporalHead", "as_stages", "flat", "plain",
+    "uncompiled", "unflat",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from bipose_lit.models.base import Backbone, Part, PoseDecoder, Refiner, State, TemporalHead, flat, unflat
+from bipose_lit.models.base import Backbone, Part, PoseDecoder, Refiner, State, TemporalHead, as_stages, flat, unflat
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.types import BiposeError, ClipBatch, Encoded, FeatureSpec
 
@@ -150,6 +150,8 @@ class PoseNetwork(Part):
     def forward(self, batch: ClipBatch, select: Bool[Tensor, "B T"] | None = None) -> list[Encoded]:
         """Predictions for the selected frames (all valid ones if None), in row-major order of the (B, T) mask.
 
+        One for every stage of the decoder, and one of the refiner; the last one counts.
+
         Every valid frame passes the backbone and the heads; only selected ones pass the decoder, unless a refiner
         reads them all.
         """
@@ -168,11 +170,14 @@ class PoseNetwork(Part):
             if self.pool is not None:
                 features = self.pool(features, valid)
         if self.refiner is None:
-            return [self.decoder(_channels_last(flat(features, chosen)))]
-        first = self.decoder(_channels_last(flat(features, valid)))
-        clips = {k: unflat(v, valid) for k, v in first.items()}
+            return as_stages(self.decoder(_channels_last(flat(features, chosen))))
+        stages = as_stages(self.decoder(_channels_last(flat(features, valid))))
+        clips = {k: unflat(v, valid) for k, v in stages[-1].items()}
         refined = self.refine(clips, features, valid)
-        return [{k: v[chosen] for k, v in clips.items()}, {k: v[chosen] for k, v in refined.items()}]
+        wanted = chosen[valid]
+        return [{k: v[wanted] for k, v in stage.items()} for stage in stages] + [
+            {k: v[chosen] for k, v in refined.items()}
+        ]
 
     def refine(self, encoded: Encoded, features: Float[Tensor, "B T C h w"], valid: Bool[Tensor, "B T"]) -> Encoded:
         """Predictions (B, T, ...) through the refiner, or as they are where there is none.
@@ -222,7 +227,7 @@ class PoseNetwork(Part):
             features = features.mean((-2, -1), keepdim=True)
             if self.pool is not None:
                 features = advance(self.pool, features)
-        encoded = self.decoder(_channels_last(features))
+        encoded = as_stages(self.decoder(_channels_last(features)))[-1]
         refiner = self.refiner
         if isinstance(refiner, Refiner):
             state = tuple(before) if before is not None else refiner.init_state(encoded, features)

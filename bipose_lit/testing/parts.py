@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bipose_lit.codecs.base import TargetCodec
 from bipose_lit.geometry import flip_points
-from bipose_lit.models.base import Backbone, PoseDecoder
+from bipose_lit.models.base import Backbone, PoseDecoder, as_stages
 from bipose_lit.testing.clauses import MAPS, Report, built_part, rebuilds, shape_differs
 from bipose_lit.types import FeatureSpec
 
@@ -57,7 +57,7 @@ def check_decoder(
     joints: int = 15,
     size: tuple[int, int] = (128, 96),
 ) -> None:
-    """Checks a decoder that was not built yet: it predicts what the codec makes, for every row on its own, and trains.
+    """Checks a decoder that was not built yet: all its stages predict what the codec makes, for every row on its own, and train.
 
     Raises:
         AssertionError: lists every broken clause.
@@ -71,24 +71,25 @@ def check_decoder(
     module = built_part(copy.deepcopy(decoder), lambda part: part.build(spec, joints, size)).eval()
 
     def shapes() -> str | None:
-        out = module(x)
-        missing = [k for k in target if k not in out]
-        if missing:
-            return f"it predicts {', '.join(out)}, not {', '.join(missing)}"
-        wrong = [k for k in target if out[k].shape != target[k].shape]
-        return (
-            f"{wrong[0]} is {list(out[wrong[0]].shape)}, the codec's {list(target[wrong[0]].shape)}" if wrong else None
-        )
+        for out in as_stages(module(x)):
+            missing = [k for k in target if k not in out]
+            if missing:
+                return f"it predicts {', '.join(out)}, not {', '.join(missing)}"
+            wrong = [k for k in target if out[k].shape != target[k].shape]
+            if wrong:
+                return f"{wrong[0]} is {list(out[wrong[0]].shape)}, the codec's {list(target[wrong[0]].shape)}"
+        return None
 
     def rows() -> str | None:
-        together, alone = module(x), module(x[:1])
-        return next(
-            (f"{k} do" for k in together if not torch.allclose(together[k][:1], alone[k], rtol=1e-3, atol=1e-5)), None
-        )
+        for together, alone in zip(as_stages(module(x)), as_stages(module(x[:1])), strict=True):
+            for k in together:
+                if not torch.allclose(together[k][:1], alone[k], rtol=1e-3, atol=1e-5):
+                    return f"{k} do"
+        return None
 
     def gradients() -> str | None:
         other = copy.deepcopy(module).train()
-        torch.autograd.backward([v.square().sum() for v in other(x).values()])
+        torch.autograd.backward([v.square().sum() for stage in as_stages(other(x)) for v in stage.values()])
         missing = [n for n, p in other.named_parameters() if p.requires_grad and p.grad is None]
         return f"no gradient reaches {', '.join(missing[:5])} (DDP would fail)" if missing else None
 

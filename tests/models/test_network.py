@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plain_parts import PlainBackbone, StagedDecoder
 
 from bipose_lit.models.backbones.timm_backbone import TimmBackbone
 from bipose_lit.models.base import Backbone
@@ -178,6 +179,24 @@ def test_refiner_gives_two_stages_on_selected_rows(refiner):
     first, refined = net(batch, select)
     assert first["heatmaps"].shape == refined["heatmaps"].shape == (6, K, 8, 8)
     torch.testing.assert_close(refined["heatmaps"], net(batch)[-1]["heatmaps"][1:], rtol=1e-4, atol=1e-5)
+
+
+def test_stages_of_a_decoder_come_before_the_refined_one():
+    def staged(**slots):
+        torch.manual_seed(0)
+        return PoseNetwork(PlainBackbone(), StagedDecoder(), joints=K, size=SIZE, **slots).eval()
+
+    batch = clip()
+    select = batch.valid.clone()
+    select[0, 0] = False
+    plain, refined = staged()(batch, select), wake(staged(refiner=ConvLSTM(4)))(batch, select)
+    assert len(plain) == 2
+    assert len(refined) == 3
+    for a, b in zip(plain, refined, strict=False):
+        torch.testing.assert_close(a["heatmaps"], b["heatmaps"])
+    assert not torch.allclose(refined[1]["heatmaps"], refined[2]["heatmaps"])
+    streamed, _ = staged().stream(batch.images[:1, 1])
+    torch.testing.assert_close(streamed["heatmaps"], plain[1]["heatmaps"][:1])
 
 
 def test_freezing_the_backbone():
