@@ -18,6 +18,7 @@ MAIN = "experiments/ablations/temporal.yaml"
 CONFIGURATION = {"trainer", "model", "data", "seed_everything"}
 """Options of `bipose fit`, by which one of its files is known."""
 MODES, STAGES = ("frozen", "full"), ("given", "per_seed")
+LAYOUTS = ("question", "comparison")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Manifest:
         trial: a trial of the machinery: no verdict is printed.
         notes: for the reader: budget, caveats.
         tags: for the dashboard.
+        layout: of the report: "question" (differences and regimes, costs apart), or "comparison" (one table of arms and costs).
     """
 
     path: Path
@@ -94,6 +96,7 @@ class Manifest:
     trial: bool = False
     notes: str = ""
     tags: tuple[str, ...] = ()
+    layout: str = "question"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for reports; file names relative to the manifest, so that equal ablations read equal anywhere."""
@@ -213,6 +216,7 @@ class _Reader(Fields):
             trial=self.take("trial", bool, False),
             notes=self.take("notes", str, ""),
             tags=self.strings("tags"),
+            layout=self.one_of("layout", LAYOUTS),
         )
 
     def arms(self) -> dict[str, tuple[Overlay, ...]]:
