@@ -168,6 +168,15 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     weights.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
     weights.add_argument("--parts", type=names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
     weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
+    codecs = leaf(commands, "codecs", _codecs, "round-trip errors and best possible scores of all codecs by crop size")
+    for name in ("coco", "mpii"):
+        codecs.add_argument(
+            f"--{name}",
+            type=Path,
+            metavar="DIR",
+            help=f"labels to score (default: {name}_mini in BIPOSE_REAL_DATA, else synthetic)",
+        )
+    codecs.add_argument("--out", type=Path, metavar="FILE.md", help="write the table here as well")
     add_dashboard(leaf(commands, "dashboard", _dashboard, "look at a sweep's or an ablation's studies in a browser"))
     leaf(commands, "doctor", _doctor, "what is installed, reachable, missing, and what to do")
     one = leaf(commands, HIDDEN, _run_one, "one run of an ablation (started by 'ablate')")
@@ -350,6 +359,14 @@ def _weights(args: argparse.Namespace) -> int:
     from bipose_lit.weights import export
 
     print(export(args.folder, args.out, args.parts, args.dtype))
+    return 0
+
+
+def _codecs(args: argparse.Namespace) -> int:
+    _one_thread()
+    from bipose_lit.ceilings import codecs
+
+    codecs(args.coco, args.mpii, args.out)
     return 0
 
 
