@@ -53,7 +53,7 @@ class SceneCodec(TargetCodec):
         score: of a person per joint, at least; peaks and limbs count 1 each.
 
     Raises:
-        BiposeError: limbs that do not connect all joints or that a flip does not map to one another, or a number out of range.
+        BiposeError: limbs that do not connect all joints, or a number out of range.
     """
 
     keys = ("heatmaps", "pafs")
@@ -83,7 +83,6 @@ class SceneCodec(TargetCodec):
         if self._skeleton is None:
             raise BiposeError("SceneCodec: it needs a skeleton, whose limbs it draws; set codec.init_args.skeleton")
         self.limbs = limb_indices(self._skeleton, limbs)
-        self._mirror = mirrored_limbs(self.limbs, self._skeleton)
 
     def build(self, joints: int, size: tuple[int, int]) -> None:
         super().build(joints, size)
@@ -110,14 +109,14 @@ class SceneCodec(TargetCodec):
         Returns:
             heatmaps (N, K, h, w) and pafs (N, 2 L, h, w); the weight of each pixel, 0 where ignored and 1 elsewhere.
         """
-        N, K = joints.shape[0], joints.shape[-2]
+        if joints.ndim == 3:
+            joints, visible = joints.unsqueeze(1), visible.unsqueeze(1)
         w, h = self.map_size if ignore is None else (ignore.shape[-1], ignore.shape[-2])
-        places = to_map(joints.float().reshape(N, -1, K, 2), self.stride)
-        present = visible.reshape(N, -1, K) != ABSENT
+        places, present = to_map(joints.float(), self.stride), visible != ABSENT
         # Somewhere finite for what is not there: NaN times zero would still be NaN.
         places = torch.where(present.unsqueeze(-1), places, 0)
         target = {"heatmaps": self._heatmaps(places, present, w, h), "pafs": self._pafs(places, present, w, h)}
-        return target, places.new_ones((N, h, w)) if ignore is None else (~ignore).to(places.dtype)
+        return target, places.new_ones((len(places), h, w)) if ignore is None else (~ignore).to(places.dtype)
 
     def _heatmaps(
         self, places: Float[Tensor, "N P K 2"], present: Bool[Tensor, "N P K"], w: int, h: int
@@ -179,13 +178,18 @@ class SceneCodec(TargetCodec):
         return [People(from_map(p.joints, self.stride), p.confidence, p.score) for p in found]
 
     def flip(self, encoded: Encoded, order: Tensor | None = None) -> Encoded:
-        """The encoding of the mirrored image; `order` must be that of the skeleton, which the limbs follow."""
+        """The encoding of the mirrored image; `order` must be that of the skeleton, which the limbs follow.
+
+        Raises:
+            BiposeError: a limb whose mirror image is none.
+        """
         device = next(iter(encoded.values())).device
         flipped = {}
         if "heatmaps" in encoded:
             flipped["heatmaps"] = encoded["heatmaps"][:, self._flip_order(order, device)].flip(-1)
         if "pafs" in encoded:
-            limb, sign = (torch.as_tensor(v, device=device) for v in self._mirror)
+            assert self._skeleton is not None
+            limb, sign = (torch.as_tensor(v, device=device) for v in mirrored_limbs(self.limbs, self._skeleton))
             pafs = encoded["pafs"].unflatten(1, (-1, 2))[:, limb].flip(-1)
             flipped["pafs"] = (pafs * sign.to(pafs.dtype)[..., None, None]).flatten(1, 2)
         return flipped
