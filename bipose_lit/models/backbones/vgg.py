@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import islice
+from typing import Any
 
+import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,6 +14,10 @@ from bipose_lit.models.backbones.timm_backbone import TimmBackbone
 from bipose_lit.types import FeatureSpec
 
 _LAST = 23  # modules of timm's `features` up to the activation after conv4_2
+_THIN = {
+    "num_classes": 0,
+    "mlp_ratio": 1 / 4096,
+}  # else 120 million weights of the classifier were drawn and thrown away
 
 
 class VGG19Front(TimmBackbone):
@@ -32,6 +38,11 @@ class VGG19Front(TimmBackbone):
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         features: Tensor = self.net(images)
         return features
+
+    def _create(self, out_index: int, pretrained: bool) -> Any:
+        return timm.create_model(
+            self.name, pretrained=pretrained, features_only=True, out_indices=(out_index,), **_THIN
+        )
 
 
 __all__ = ["VGG19Front"]
