@@ -56,7 +56,7 @@ class Rules(NamedTuple):
             )
 
 
-@dataclass(frozen=True)
+@dataclass
 class People:
     """The people of one image, from the highest score down; P people, K joints.
 
