@@ -1,4 +1,4 @@
-"""The whole chain of scenes learns real pictures by heart: reader, frames, a narrow network, assembly, COCO's measure without boxes."""
+"""Scenes from reader to COCO's measure without boxes: a narrow network learns real pictures by heart, with all their people."""
 
 from __future__ import annotations
 
