@@ -51,8 +51,8 @@ def run(setting: Setting) -> str:
     width, height = codec.map_size
     return paragraphs(
         f"One image of {SIZE[0]}x{SIZE[1]}, 17 joints and {len(codec.limbs)} limbs at {height}x{width}: clean maps at 0.8 of "
-        f"their height with noise of {NOISE}, some hundred of whose peaks are nobody's. The loops are our own, over pixels, pairs "
-        "and samples in plain Python; they match greedily, as the authors' first release did.",
+        f"their height with noise of {NOISE}, some hundred of whose peaks are nobody's. The loops are our own, over pixels, "
+        "pairs and samples in plain Python; they match greedily, as the authors' first release did.",
         table(["people", "ms per image", "plain loops, ms", "times as fast"], rows),
         f"Both find the same joints of {same} of {everybody} people.",
         f"What limits it now (share of profiled time, {rows[-1][0]} people): {spots}.",

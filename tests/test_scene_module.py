@@ -365,6 +365,14 @@ def test_a_configuration_says_its_task_and_that_of_persons_needs_not(root):
     assert config_hash(persons) == config_hash(resolve([base], ["--task=persons"])), "older results stay valid"
 
 
+def test_an_ablation_of_scenes_is_refused(root):
+    from bipose_lit.run import data_fingerprint
+
+    config = resolve([FOLDER / "openpose.yaml", FOLDER / "narrow.yaml"], tiny(root))
+    with pytest.raises(BiposeError, match="task scenes: ablations and sweeps are of single persons in boxes"):
+        data_fingerprint(config)
+
+
 # --- real images -----------------------------------------------------------------------------------------------------
 
 
