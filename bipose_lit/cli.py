@@ -8,10 +8,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import lightning.pytorch as L
 from jsonargparse import ArgumentError, Namespace
@@ -30,6 +31,7 @@ from bipose_lit.cli_errors import explain, read_configs
 from bipose_lit.codecs import heatmap, regression, simcc
 from bipose_lit.compatibility import check_asked
 from bipose_lit.datamodule import PoseDataModule
+from bipose_lit.datamodule_base import SeededData
 from bipose_lit.datasets import jhmdb, penn, pixel
 from bipose_lit.datasets.index import Reader
 from bipose_lit.losses import rle
@@ -41,6 +43,8 @@ from bipose_lit.models.decoders import regression as regression_decoder
 from bipose_lit.models.decoders import simcc as simcc_decoder
 from bipose_lit.models.temporal import attention, controls, conv_lstm, film, joint_lstm, spatial
 from bipose_lit.module import PoseModule
+from bipose_lit.scene_datamodule import SceneDataModule
+from bipose_lit.scene_module import SceneModule
 from bipose_lit.tracking import continuing
 from bipose_lit.types import BiposeError
 
@@ -49,6 +53,12 @@ BUILT_IN = (
     regression, simcc, losses, rle, jhmdb, penn, pixel,
 )  # fmt: skip
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
+
+TASKS: dict[str, tuple[type[PoseModule], type[SeededData]]] = {
+    "persons": (PoseModule, PoseDataModule),
+    "scenes": (SceneModule, SceneDataModule),
+}
+"""What a configuration is of: single persons in boxes, or whole images with all their people."""
 
 COMMANDS = ("fit", "validate", "test", "predict")
 SIGNALS = Signals()
@@ -65,7 +75,8 @@ class PoseCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         anew = self.subcommand == "fit" and not self.config["fit"].get("ckpt_path")
-        with one_line_errors(values=True), continuing(not anew):
+        options = self.config[self.subcommand] if self.subcommand else self.config
+        with one_line_errors(values=True, task=_task([options])), continuing(not anew):
             super().instantiate_classes()
         if self.subcommand is None:
             return
@@ -102,6 +113,9 @@ class PoseCLI(LightningCLI):
 
 
 def _link(parser: LightningArgumentParser) -> None:
+    parser.add_argument(
+        "--task", type=Literal["persons", "scenes"], default="persons", help="persons in boxes or whole images"
+    )
     parser.link_arguments("data.size", "model.size")
     parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -127,10 +141,10 @@ def main(args: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if args is None else args)
     reuse_freed_memory()
     configs = read_configs(_config_files(given))
-    with one_line_errors(configs), _without_advertisements(), _watched(given), explained():
+    task = _task(configs.values(), given)
+    with one_line_errors(configs, task=task), _without_advertisements(), _watched(given), explained():
         PoseCLI(
-            PoseModule,
-            PoseDataModule,
+            *TASKS[task],
             args=None if given == sys.argv[1:] else given,
             save_config_callback=KeepConfig,
             seed_everything_default=0,
@@ -153,14 +167,33 @@ def _config_files(args: Sequence[str]) -> list[Path]:
     return found
 
 
-def make_parser() -> LightningArgumentParser:
+def _task(configs: Iterable[Mapping[str, Any]], args: Sequence[str] = ()) -> str:
+    """The task of a command: the option --task, else what the last file that names one says.
+
+    The options of model and data depend on it, so it is looked for before they are read.
+
+    Raises:
+        BiposeError: no such task.
+    """
+    named = [config["task"] for config in configs if "task" in config]
+    for word, following in pairwise([*args, ""]):
+        name, equals, value = word.partition("=")
+        if name == "--task":
+            named.append(value if equals else following)
+    task = str(named[-1]) if named else "persons"
+    if task not in TASKS:
+        raise BiposeError(f"task takes one of {', '.join(TASKS)}, not {task!r}")
+    return task
+
+
+def make_parser(task: str = "persons") -> LightningArgumentParser:
     """The parser of `bipose fit`, without the command."""
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.add_lightning_class_args(L.Trainer, "trainer")
-    parser.add_lightning_class_args(PoseModule, "model")
-    parser.add_lightning_class_args(PoseDataModule, "data")
+    for kind, group in zip(TASKS[task], ("model", "data"), strict=True):
+        parser.add_lightning_class_args(kind, group)
     parser.add_lightning_class_args(Resume, "checkpoint")
     _link(parser)
     return parser
@@ -189,21 +222,25 @@ def resolve(files: Sequence[Path], overrides: Mapping[str, Any] | Sequence[str] 
             args.append(f"--{key}={text}")
     else:
         args.extend(overrides)
-    parser = make_parser()
-    with one_line_errors(configs):
+    task = _task(configs.values(), args)
+    parser = make_parser(task)
+    with one_line_errors(configs, task=task):
         config = parser.parse_args(args)
         config.pop("config", None)
+    if task == "persons":
+        config.pop("task", None)  # what is usual is not said, so that older results stay valid
     return dict(plain(config.as_dict()))
 
 
-def build(config: Mapping[str, Any]) -> tuple[PoseModule, PoseDataModule, dict[str, Any]]:
+def build(config: Mapping[str, Any]) -> tuple[PoseModule, Any, dict[str, Any]]:
     """Model and data of a resolved configuration, and the Trainer's arguments.
 
     Raises:
         BiposeError: as `resolve`, and whatever the parts complain about.
     """
-    parser = make_parser()
-    with one_line_errors(values=True), warnings.catch_warnings():
+    task = _task([config])
+    parser = make_parser(task)
+    with one_line_errors(values=True, task=task), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = {k: v for k, v in config.items() if k not in ("trainer", "config")}
         namespace = parser.parse_object(wanted)
@@ -214,33 +251,36 @@ def build(config: Mapping[str, Any]) -> tuple[PoseModule, PoseDataModule, dict[s
 
 
 @contextlib.contextmanager
-def one_line_errors(configs: Mapping[Path, Mapping[str, Any]] | None = None, values: bool = False) -> Iterator[None]:
+def one_line_errors(
+    configs: Mapping[Path, Mapping[str, Any]] | None = None, values: bool = False, task: str = "persons"
+) -> Iterator[None]:
     """Turns the parser's errors into one clear line; with `values` also what constructors say of their arguments.
 
     Args:
         configs: content of the configuration files, so that the line can name the one with the mistake.
         values: set while objects are built.
+        task: whose options are meant.
     """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             yield
     except ArgumentError as error:
-        raise BiposeError(explain(str(error), _options(), _choices(), configs)) from error
+        raise BiposeError(explain(str(error), _options(task), _choices(task), configs)) from error
     except (ValueError, ImportError, MisconfigurationException) as error:
         if not values:
             raise
-        raise BiposeError(explain(str(error), _options(), _choices(), configs)) from error
+        raise BiposeError(explain(str(error), _options(task), _choices(task), configs)) from error
 
 
 @cache
-def _options() -> tuple[str, ...]:
+def _options(task: str) -> tuple[str, ...]:
     """Dotted names of all options."""
-    return tuple(a.dest for a in make_parser()._actions if a.dest)
+    return tuple(a.dest for a in make_parser(task)._actions if a.dest)
 
 
 @cache
-def _choices() -> dict[str, list[str]]:
+def _choices(task: str) -> dict[str, list[str]]:
     """Names of the built-in classes for every option that takes one."""
     found: dict[str, list[str]] = {}
     classes = [
@@ -249,7 +289,7 @@ def _choices() -> dict[str, list[str]]:
         for value in vars(module).values()
         if inspect.isclass(value) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
     ]
-    for group, owner in (("model", PoseModule), ("data", PoseDataModule)):
+    for group, owner in zip(("model", "data"), TASKS[task], strict=True):
         for name, hint in get_type_hints(owner.__init__).items():
             for kind in (hint, *get_args(hint)):
                 if not inspect.isclass(kind) or kind.__module__.split(".")[0] != "bipose_lit":

@@ -7,30 +7,24 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
 
-import lightning.pytorch as L
 import numpy as np
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import Dataset
 
+from bipose_lit.datamodule_base import SPLITS, SeededData, check_leak, listed
 from bipose_lit.datasets.clips import ClipCropper, ClipDataset, ClipSampling, check_index, fingerprint
 from bipose_lit.datasets.collate import Collate, Sample
 from bipose_lit.datasets.index import PoseIndex, Reader
-from bipose_lit.datasets.loader import ClipLoader
 from bipose_lit.datasets.pixel import Occluders, Pixels
-from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler, Filler, Key
 from bipose_lit.datasets.transforms import Augmentation
 from bipose_lit.feature_cache import CachedClips, Extractor, FeatureCache
-from bipose_lit.lifeline import leave_process_group_at_exit
 from bipose_lit.skeletons import Skeleton
 from bipose_lit.types import ABSENT, BiposeError
 
-SPLITS = ("train", "val", "test")
 _log = logging.getLogger(__name__)
 
 
-class PoseDataModule(L.LightningDataModule):
+class PoseDataModule(SeededData):
     """Training, validation and test batches.
 
     Args:
@@ -76,7 +70,7 @@ class PoseDataModule(L.LightningDataModule):
         cache: FeatureCache | None = None,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, eval_batch_size, num_workers, seed, pin_memory)
         if batch_size < 1 or (eval_batch_size or 1) < 1 or num_workers < 0 or seed < 0 or padding <= 0 or min(size) < 1:
             raise BiposeError("data: batch sizes, size and padding are positive, num_workers and seed not negative")
         self.reader, self.train_reader = reader, train_reader or reader
@@ -92,15 +86,11 @@ class PoseDataModule(L.LightningDataModule):
             )
         self.size, self.padding, self.clips = (size[0], size[1]), padding, clips or ClipSampling()
         self.augmentation, self.pixels, self.occluders = augmentation, pixels, occluders
-        self.supervise, self.cache, self.num_workers = supervise, cache, num_workers
-        self.seed, self.view_seed = seed, view_seed
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.pin_memory = pin_memory
+        self.supervise, self.cache, self.view_seed = supervise, cache, view_seed
         self.extractor: Extractor | None = None
         self.flip_test: bool | None = None
         self._collate = Collate(self.clips.length, supervise, seed)
         self._indexes: dict[str, PoseIndex] = {}
-        self._resume: tuple[int, int] | None = None
 
     @property
     def skeleton(self) -> Skeleton:
@@ -124,7 +114,7 @@ class PoseDataModule(L.LightningDataModule):
             index = (self.train_reader if split == "train" else self.reader).index(split)
             check_index(index)
             for reason, names in index.skipped.items():
-                _log.warning("%s: %s: %s", index.name, reason, _listed(names))
+                _log.warning("%s: %s: %s", index.name, reason, listed(names))
             for other in self._indexes.values():
                 check_leak(index, other, bool(getattr(self.reader, "official", False)))
             self._indexes[split] = index
@@ -133,25 +123,6 @@ class PoseDataModule(L.LightningDataModule):
     def fingerprint(self, split: str) -> str:
         """SHA-256 of a split's labels, boxes and files."""
         return fingerprint(self.index(split))
-
-    def setup(self, stage: str) -> None:
-        """Reads the indexes that a stage needs, so that mistakes show before the first step."""
-        if self.trainer is not None and self.trainer.world_size > 1:
-            leave_process_group_at_exit()
-        if stage == "fit":
-            self._check_accumulation()
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
-            self.index(split)
-
-    def _check_accumulation(self) -> None:
-        """The batch rule, before anything is read."""
-        scheduled: list[Any] = getattr(self.trainer, "callbacks", [])
-        if any(isinstance(callback, GradientAccumulationScheduler) for callback in scheduled):
-            raise BiposeError(
-                "trainer.callbacks: GradientAccumulationScheduler changes the size of a step in the middle of training, but "
-                "data.batch_size fixes it; set trainer.accumulate_grad_batches instead"
-            )
-        _ = self.clips_per_batch
 
     def dataset(self, split: str) -> Dataset[Sample]:
         """The samples of a split: from the feature cache where there is one and it has room, else from pixels."""
@@ -186,130 +157,18 @@ class PoseDataModule(L.LightningDataModule):
             self.view_seed,
         )
 
-    def train_dataloader(self) -> ClipLoader:
-        """Order drawn from (seed, epoch); continues where a checkpoint stopped, in the middle of an epoch too."""
-        dataset = self.dataset("train")
-        rank, world = self._place()
-        clips, accumulate = self.clips_per_batch, self._accumulate()
-        multiple = clips * accumulate if accumulate > 1 else 1
-        sampler = EpochSampler(len(dataset), self.seed, rank, world, multiple)  # type: ignore[arg-type]
-        if self._resume is not None:
-            (epoch, batch), self._resume = self._resume, None
-            sampler.resume(epoch, batch * clips)
-        elif self.trainer is not None:
-            sampler.set_epoch(self.trainer.current_epoch)
-        return self._loader(dataset, sampler, clips, self._collate, filled=world * accumulate > 1)
+    def collate(self, train: bool) -> Collate:
+        """Training pads to the clips' length and draws the frames that the loss reads."""
+        return self._collate if train else Collate()
 
-    def val_dataloader(self) -> ClipLoader:
-        """Every frame of the validation split."""
-        return self._evaluation("val")
+    @staticmethod
+    def blanked(sample: Sample) -> Sample:
+        """The sample without labels."""
+        return replace(sample, visible=np.full_like(sample.visible, ABSENT))
 
-    def test_dataloader(self) -> ClipLoader:
-        """Every frame of the test split."""
-        return self._evaluation("test")
-
-    def predict_dataloader(self) -> ClipLoader:
-        """As the test loader."""
-        return self._evaluation("test")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch and batch that training would go on with.
-
-        Lightning (2.6) starts a resumed run's first epoch in the order of epoch 0, and from its start; so the position
-        is kept here and set before the loader is made.
-        """
-        if self.trainer is None:
-            return {}
-        loop = self.trainer.fit_loop
-        epochs: Any = loop.epoch_progress.current
-        batch: Any = loop.epoch_loop.batch_progress.current
-        batches = int(batch.processed)
-        # Counts of what is done alone: a checkpoint may be taken when the next batch or epoch has begun already.
-        if epochs.started <= epochs.processed and not 0 < batches < self.trainer.num_training_batches:
-            position = {"epoch": int(epochs.processed), "batch": 0}
-        elif batches >= self.trainer.num_training_batches:
-            position = {"epoch": int(epochs.started), "batch": 0}
-        else:
-            position = {"epoch": int(epochs.started) - 1, "batch": batches}
-        return position | {"parts": self._parts()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called by Lightning before the training loader is made.
-
-        Raises:
-            BiposeError: the checkpoint is from the middle of an epoch that was dealt to another number of processes or batches.
-        """
-        if not state_dict or (self.trainer is not None and self.trainer.state.fn != "fit"):
-            return  # what only scores begins nowhere: any number of processes may score any checkpoint
-        parts = list(state_dict.get("parts", self._parts()))
-        if state_dict["batch"] and parts != self._parts():
-            words = [
-                f"{w} process(es) with accumulate_grad_batches {a}, {c} clips a batch"
-                for w, a, c in (parts, self._parts())
-            ]
-            raise BiposeError(
-                f"the checkpoint is from the middle of an epoch of {words[0]}, this training has {words[1]}; go on with the same "
-                "numbers, or from a checkpoint of an epoch's end"
-            )
-        self._resume = (int(state_dict["epoch"]), int(state_dict["batch"]))
-
-    def _parts(self) -> list[int]:
-        """Processes, accumulated batches, clips a batch: how an epoch is dealt."""
-        return [self._place()[1], self._accumulate(), self.clips_per_batch]
-
-    def _evaluation(self, split: str) -> ClipLoader:
-        dataset = self.dataset(split)
-        rank, world = self._place()
-        clips = self.eval_batch_size or max(1, self.batch_size // (world * self._accumulate()))
-        sampler = EvaluationSampler(len(dataset), clips, rank, world)  # type: ignore[arg-type]
-        return self._loader(dataset, sampler, clips, Collate())
-
-    def _loader(
-        self,
-        dataset: Dataset[Sample],
-        sampler: EpochSampler | EvaluationSampler,
-        batch_size: int,
-        collate: Collate,
-        filled: bool = False,
-    ) -> ClipLoader:
-        # Reading from the cache takes about a millisecond; handing it over from a worker takes longer.
-        workers = 0 if isinstance(dataset, CachedClips) else self.num_workers
-        return ClipLoader(
-            Dealt(dataset) if filled else dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=self.pin_memory,
-            persistent_workers=workers > 0,
-        )
-
-    @property
-    def clips_per_batch(self) -> int:
-        """Clips that one process takes at a time in training.
-
-        Raises:
-            BiposeError: `batch_size` cannot be dealt equally to the processes and accumulated batches.
-        """
-        world, accumulate = self._place()[1], self._accumulate()
-        parts = world * accumulate
-        if self.batch_size % parts:
-            lower, upper = self.batch_size // parts * parts, -(-self.batch_size // parts) * parts
-            words = f"{world} processes" + (f" x {accumulate} accumulated batches" if accumulate > 1 else "")
-            divisors = [str(n) for n in range(2, self.batch_size + 1) if self.batch_size % n == 0 and n <= 16]
-            raise BiposeError(
-                f"data.batch_size is the clips of one optimiser step, and {self.batch_size} cannot be dealt equally to "
-                f"{words if world > 1 else f'{accumulate} accumulated batches'}; set it to "
-                f"{' or '.join(str(n) for n in (lower, upper) if n)}"
-                + (f", or make processes x accumulate_grad_batches one of 1, {', '.join(divisors)}" if divisors else "")
-            )
-        return self.batch_size // parts
-
-    def _accumulate(self) -> int:
-        return 1 if self.trainer is None else int(self.trainer.accumulate_grad_batches)
-
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def workers(self, dataset: Dataset[Sample]) -> int:
+        """None for the cache: reading from it takes about a millisecond, handing over from a worker takes longer."""
+        return 0 if isinstance(dataset, CachedClips) else self.num_workers
 
     def _network(self) -> Extractor:
         network = getattr(getattr(self.trainer, "lightning_module", None), "network", None)
@@ -325,50 +184,4 @@ class PoseDataModule(L.LightningDataModule):
         return bool(getattr(getattr(self.trainer, "lightning_module", None), "flip_test", self.extractor is not None))
 
 
-class Dealt(Dataset[Sample]):
-    """A training set in which the samples of `Filler`s carry no label.
-
-    Args:
-        dataset: whose samples.
-    """
-
-    def __init__(self, dataset: Dataset[Sample]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, key: Key) -> Sample:
-        sample = self.dataset[key]
-        return replace(sample, visible=np.full_like(sample.visible, ABSENT)) if isinstance(key, Filler) else sample
-
-
-def check_leak(index: PoseIndex, other: PoseIndex, official: bool = False) -> None:
-    """Splits are made of whole clusters.
-
-    Args:
-        index: of one split.
-        other: of another.
-        official: the data set's owners drew the test split; a source that it shares is then logged, since a protocol is not
-            ours to mend (JHMDB's lists are drawn class by class, and one film can give clips of several classes).
-
-    Raises:
-        BiposeError: two splits of one data set share a cluster (names them).
-    """
-    if index.name.split("/")[0] != other.name.split("/")[0]:
-        return  # two data sets; equal names mean nothing
-    shared = sorted(set(index.clusters) & set(other.clusters))
-    if shared and official and "test" in (index.split, other.split):
-        _log.warning("%s and %s share sources, as their owners drew them: %s", index.name, other.name, _listed(shared))
-    elif shared:
-        raise BiposeError(
-            f"{index.name} and {other.name} share {_listed(shared)}: a cluster (one source) belongs to one split; "
-            "mend the split lists"
-        )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-__all__ = ["PoseDataModule", "check_leak"]
+__all__ = ["SPLITS", "PoseDataModule", "check_leak"]

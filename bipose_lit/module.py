@@ -59,6 +59,9 @@ class PoseModule(L.LightningModule):
         BiposeError: parts that do not fit together, or a weight below 0.
     """
 
+    evaluation: type[Evaluation] = Evaluation
+    """The callback that scores it."""
+
     def __init__(
         self,
         backbone: Backbone,
@@ -93,7 +96,7 @@ class PoseModule(L.LightningModule):
         )
         self.codec = codec
         self.loss = loss
-        check_parts(self.network, codec, loss)
+        self._check_parts()
         self.joints, self.size = joints, size
         self.recipe = recipe
         self.weights, self.weights_for = weights, weights_for
@@ -105,6 +108,9 @@ class PoseModule(L.LightningModule):
         self._sharded = False
         self._restored = False
         self._missing: BiposeError | None = None
+
+    def _check_parts(self) -> None:
+        check_parts(self.network, self.codec, self.loss)
 
     def setup(self, stage: str) -> None:
         """Refuses data that the model was not made for, and loads the starting weights of a model that is scored as it is.
@@ -184,7 +190,7 @@ class PoseModule(L.LightningModule):
     def configure_callbacks(self) -> list[L.Callback]:
         """Adds the metrics, and the guard that tells in one line why a fit failed."""
         there: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        return [kind() for kind in (Evaluation, Guard) if not any(isinstance(c, kind) for c in there)]
+        return [kind() for kind in (self.evaluation, Guard) if not any(isinstance(c, kind) for c in there)]
 
     def configure_optimizers(self) -> Any:
         """The recipe's, over the starting weights: at this point a checkpoint would have been loaded."""
@@ -210,7 +216,7 @@ class PoseModule(L.LightningModule):
             loss: what is sent backward; step_loss: the step's loss so far over all processes, detached, which is logged.
         """
         select = batch.valid if batch.supervise is None else batch.supervise
-        target, weight = self.codec.encode(batch.joints[select], batch.visible[select])
+        target, weight = self._target(batch, select)
         parts: dict[str, Tensor] = {}
         stages = self.network(batch, select)
         for number, stage in enumerate(stages, 1):
@@ -221,6 +227,10 @@ class PoseModule(L.LightningModule):
         loss, step = self._step.part(parts, self.loss.normaliser(target, weight), first)
         self.log_dict({f"train/{k}": v for k, v in step.items()}, batch_size=len(batch))
         return {"loss": loss, "step_loss": step["loss"]}
+
+    def _target(self, batch: Any, select: Tensor) -> tuple[Encoded, Tensor]:
+        """Targets of the selected frames, and what weighs them."""
+        return self.codec.encode(batch.joints[select], batch.visible[select])
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self._step.rescale(p for group in optimizer.param_groups for p in group["params"])

@@ -60,7 +60,7 @@ def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None]
     with quiet(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Recomputing)
         _seed(int(config.get("seed_everything") or 0))  # a backbone without given weights is the runs' own
-        module, data, _ = build(config)
+        module, data, _ = _built(config)
         if data.cache is None:
             return []
         module.start_from_weights()
@@ -80,13 +80,13 @@ def prepare(config: Mapping[str, Any], progress: Callable[[int, int, str], None]
 def data_fingerprint(config: Mapping[str, Any]) -> str:
     """SHA-256 over the labels, boxes and files of all splits that a configuration reads."""
     with quiet():
-        return _fingerprint(build(config)[1])
+        return _fingerprint(_built(config)[1])
 
 
 def cache_bytes(config: Mapping[str, Any]) -> int:
     """Disk space of the features that runs of a configuration share; 0 without a cache. Nothing is computed."""
     with quiet():
-        module, data, _ = build(config)
+        module, data, _ = _built(config)
         cache = data.cache
         if cache is None:
             return 0
@@ -94,6 +94,14 @@ def cache_bytes(config: Mapping[str, Any]) -> int:
         plain = 2 if module.flip_test else 1
         spec = module.network.backbone.spec
         return sum(cache.plan(data.index(s), spec, data.size, views.get(s, plain)) for s in SPLITS)
+
+
+def _built(config: Mapping[str, Any]) -> tuple[PoseModule, PoseDataModule, dict[str, Any]]:
+    if config.get("task", "persons") != "persons":
+        raise BiposeError(
+            f"task {config['task']}: ablations and sweeps are of single persons in boxes; train whole images with 'bipose fit -c'"
+        )
+    return build(config)
 
 
 def _fingerprint(data: PoseDataModule) -> str:
@@ -135,7 +143,7 @@ def _execute(spec: RunSpec, report: Report | None, judge: Judge | None, resume: 
     source = find(folder, spec.config_hash)
     _make_ready(spec, anew=source is None)
     _seed(spec.seed)
-    module, data, options = build(spec.config)
+    module, data, options = _built(spec.config)
     history = History(folder / HISTORY, every=int(options.get("log_every_n_steps") or 10), report=report)
     evaluation = Evaluation()
     clock = Clock(start)

@@ -1,13 +1,14 @@
 """What flows through bipose: one batch type, one feature contract, one error.
 
-Legend of the shapes used everywhere: B clips, T frames, K joints, C channels, H W image, h w feature map, N flat frames
+Legend of the shapes used everywhere: B clips, T frames, P people, K joints, C channels, H W image, h w feature map, N flat frames
 (the True entries of a (B, T) mask in row-major order), M normalisers. A still image is a clip with T = 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,9 @@ bbox: max(w, h) of the frame's own ground-truth box (JHMDB: the tight box around
 around the puppet mask, or that one under the box rule "puppet-box"); clip: max(w, h) of the clip's unpadded box; torso: left
 shoulder to right hip; head: 0.6 x head-box diagonal (PCKh). NaN where the data set does not define one.
 """
+
+
+Batch = TypeVar("Batch", "ClipBatch", "SceneBatch")
 
 
 class BiposeError(Exception):
@@ -116,23 +120,62 @@ class ClipBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
         """The same batch on another device (Lightning calls this through the module's transfer hook)."""
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                moved[field.name] = value.to(device, non_blocking=non_blocking)
-        return replace(self, **moved)
+        return _moved(self, lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ClipBatch:
         """The same batch in page-locked memory (the DataLoader's pin_memory protocol)."""
-        return replace(
-            self,
-            **{
-                field.name: value.pin_memory()
-                for field in fields(self)
-                if (value := getattr(self, field.name)) is not None
-            },
-        )
+        return _moved(self, lambda value: value.pin_memory())
 
     def __len__(self) -> int:
         return int(self.valid.shape[0])
+
+
+@dataclass
+class SceneBatch:
+    """A batch of whole images with all their people, for bottom-up models; P is the largest number of people in one of them.
+
+    Attributes:
+        images: RGB.
+        valid: True for real images. False ones hold zeros and must influence nothing.
+        joints: image pixels (of `images`); 0 where absent.
+        visible: ABSENT, OCCLUDED or VISIBLE; ABSENT for all joints of people who are none.
+        people: True for people, False where an image has fewer than P.
+        ignore: True where the maps are not known, at their stride: crowds and people whose joints nobody labelled.
+        to_image: affine that takes pixels of `images` to original pixels.
+        image: the data set's id of the image; -1 in padding. Metrics de-duplicate by it.
+        supervise: images that the training loss reads (a subset of valid); None for all.
+    """
+
+    images: UInt8[Tensor, "B T 3 H W"]
+    valid: Bool[Tensor, "B T"]
+    joints: Float[Tensor, "B T P K 2"]
+    visible: UInt8[Tensor, "B T P K"]
+    people: Bool[Tensor, "B T P"]
+    ignore: Bool[Tensor, "B T h w"]
+    to_image: Float[Tensor, "B T 2 3"]
+    image: Int[Tensor, "B T"]
+    supervise: Bool[Tensor, "B T"] | None = None
+
+    features: ClassVar[None] = None
+    """Scenes come as pixels alone: no cache keeps their features."""
+
+    def flipped(self) -> SceneBatch:
+        """The batch with mirrored pictures for a flip test; labels and `to_image` stay as they are."""
+        return replace(self, images=self.images.flip(-1))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SceneBatch:
+        """The same batch on another device."""
+        return _moved(self, lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SceneBatch:
+        """The same batch in page-locked memory."""
+        return _moved(self, lambda value: value.pin_memory())
+
+    def __len__(self) -> int:
+        return int(self.valid.shape[0])
+
+
+def _moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with every tensor of it moved."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{name: move(value) for name, value in tensors.items() if value is not None})

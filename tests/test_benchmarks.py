@@ -27,6 +27,7 @@ TABLES = {
     "synthetic": ["rendered and written"],
     "heads": ["none_matched", "lstm", "lstm_wide", "bilstm", "tcn"],
     "decode": ["quarter", "parabola", "dark"],
+    "assembly": ["1", "5"],
     "startup": ["`python -c pass`", "`bipose --help`", "`bipose ablate --help`", "`bipose report --help`"],
     "metrics": ["summarise", "without pictures", "with pictures"],
     "report": ["6 runs", "9 runs"],

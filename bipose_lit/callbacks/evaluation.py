@@ -40,11 +40,14 @@ class Evaluation(L.Callback):
     def _add(self, batch: ClipBatch, outputs: Any) -> None:
         self._collector.update(batch, outputs["joints"], outputs["score"])
         windows = set(zip(batch.clip.tolist(), batch.frame[:, 0].tolist(), strict=True))
-        repeated = windows <= self._met  # what a sampler adds to even out the ranks fills a batch of its own
-        self._met |= windows
+        self._add_loss(windows, outputs, (batch.visible[batch.valid] != ABSENT).sum())
+
+    def _add_loss(self, samples: set[tuple[int, int]], outputs: Any, labels: Any) -> None:
+        """Adds the loss of a batch, by its normaliser or the number of its labels."""
+        repeated = samples <= self._met  # what a sampler adds to even out the ranks fills a batch of its own
+        self._met |= samples
         if "loss" in outputs and not repeated:
             # Sums over sums, as in training: the mean does not depend on how clips were dealt to batches and processes.
-            labels = (batch.visible[batch.valid] != ABSENT).sum()
             weight = float(outputs.get("normaliser", labels))
             self._loss += float(outputs["loss"]) * weight
             self._weight += weight
@@ -67,8 +70,13 @@ class Evaluation(L.Callback):
         elif index.scoring is not None:
             own = index.scoring.score(predictions)
             metrics |= {own_name(name, predictions, split): v for name, v in own.items() if v == v}
+        self.predictions[split] = predictions
+        self._tell(trainer, module, split, metrics)
+
+    def _tell(self, trainer: L.Trainer, module: L.LightningModule, split: str, metrics: dict[str, float]) -> None:
+        """Keeps and logs the numbers of a split, with its loss."""
         aliases(metrics)  # two numbers under one alias would overwrite each other
-        self.predictions[split], self.metrics[split] = predictions, metrics
+        self.metrics[split] = metrics
         self.scorings[split] = self.scorings.get(split, 0) + 1
         loss, weight = self._loss, self._weight
         if trainer.world_size > 1:  # summed by all ranks, also by one that met no label

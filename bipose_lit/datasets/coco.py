@@ -35,6 +35,7 @@ from bipose_lit.datasets.frames import FolderFrames
 from bipose_lit.datasets.index import Entry, PoseIndex, Track
 from bipose_lit.datasets.json_labels import Skipped, decode_each, in_file, read_json, told
 from bipose_lit.datasets.labels import hold_out
+from bipose_lit.datasets.scenes import SceneIndex, make_scenes
 from bipose_lit.metrics.coco_scoring import CocoScoring, crop_areas
 from bipose_lit.types import ABSENT, NORMS, AbsentSplitError, BiposeError
 
@@ -141,14 +142,8 @@ class COCO:
             AbsentSplitError: no label file for it, or nothing to hold out.
             BiposeError: a damaged label file, an unknown or an empty split.
         """
-        if split not in ("train", "val", "test"):
-            raise BiposeError(f"split {split!r} is none of train, val, test")
-        part = split if self.test == "test2017" else {"train": "train", "val": "train", "test": "val"}[split]
-        file = self.labels(part)
-        chosen, name = self._share(file, part, split)
+        part, file, chosen, name = self._chosen(split)
         held = split == "val" and part == "train"
-        if held and len(chosen) and not chosen.any():
-            raise AbsentSplitError(f"{self._place(part)}: no image to hold out for the split val; raise val_fraction")
         skipped = {reason: list(places) for reason, places in file.skipped.items()}
         detected = self.box_rule == "det-box" and part != "train"
         found = self._detected(file, part, chosen, skipped) if detected else self._labelled(file, part, chosen, skipped)
@@ -171,6 +166,19 @@ class COCO:
             places |= in_file({r: p for r, p in skipped.items() if r.startswith("detections")}, found_in)
         return PoseIndex(f"{self.name}/{name}[{rule}]", self.skeleton, rule, split, tuple(tracks), places, scoring)
 
+    def scenes(self, split: str) -> SceneIndex:
+        """Whole images of "train", "val" or "test" with all their people; boxes, rules for them and `nms` play no part.
+
+        Raises:
+            AbsentSplitError: no label file for it, or nothing to hold out.
+            BiposeError: a damaged label file, an unknown or an empty split.
+        """
+        part, file, chosen, name = self._chosen(split)
+        return make_scenes(
+            file, chosen, self.skeleton, split, f"{self.name}/{name}", self._place(part), self.root,
+            self.images.replace("{split}", part), _clusters(file),
+        )  # fmt: skip
+
     def labels(self, part: str) -> CocoFile:
         """The label file of "train", "val" or "test" (COCO's parts, not the splits made of them); read once.
 
@@ -192,6 +200,17 @@ class COCO:
 
     def _place(self, part: str) -> Path:
         return self.root / self.annotations.replace("{split}", part)
+
+    def _chosen(self, split: str) -> tuple[str, CocoFile, NDArray[np.bool_], str]:
+        """COCO's part that a split is made of, its labels, (I,) the images of the split, and the split's name."""
+        if split not in ("train", "val", "test"):
+            raise BiposeError(f"split {split!r} is none of train, val, test")
+        part = split if self.test == "test2017" else {"train": "train", "val": "train", "test": "val"}[split]
+        file = self.labels(part)
+        chosen, name = self._share(file, part, split)
+        if split == "val" and part == "train" and len(chosen) and not chosen.any():
+            raise AbsentSplitError(f"{self._place(part)}: no image to hold out for the split val; raise val_fraction")
+        return part, file, chosen, name
 
     def _share(self, file: CocoFile, part: str, split: str) -> tuple[NDArray[np.bool_], str]:
         """(I,) the images of the split, and its name: that of the whole file's folder, or of the split made of it."""

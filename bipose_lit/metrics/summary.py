@@ -53,7 +53,7 @@ def full_name(metric: str, predictions: HasData, prefix: str = "test") -> str:
     return f"{prefix}/{metric.replace(']', f',{box}]', 1) if box else metric}"
 
 
-def own_name(metric: str, predictions: Predictions, prefix: str = "test") -> str:
+def own_name(metric: str, predictions: HasData, prefix: str = "test") -> str:
     """The protocol name of a set's own measure: "ap" -> "test/ap[gt-box]", "pckh@0.5/head" -> "test/pckh@0.5[gt-box]/head"."""
     box = box_rule(predictions.data)
     head, slash, part = metric.partition("/")

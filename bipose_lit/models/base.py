@@ -159,7 +159,10 @@ class PoseDecoder(Part):
         raise NotImplementedError
 
     def forward(self, features: Float[Tensor, "N C h w"]) -> Encoded | list[Encoded]:
-        """The predictions; those of several stages, all of which are supervised, as a list whose last one counts."""
+        """The predictions; those of several stages, all of which are supervised, as a list whose last one counts.
+
+        A stage before it may hold some of the entries only, where the loss takes it so.
+        """
         raise NotImplementedError
 
 

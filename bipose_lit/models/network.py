@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bipose_lit.models.base import Backbone, Part, PoseDecoder, Refiner, State, TemporalHead, as_stages, flat, unflat
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
-from bipose_lit.types import BiposeError, ClipBatch, Encoded, FeatureSpec
+from bipose_lit.types import BiposeError, ClipBatch, Encoded, FeatureSpec, SceneBatch
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _UNREFINED = ("sigma",)
@@ -149,7 +149,7 @@ class PoseNetwork(Part):
             frozen: Tensor = self.backbone(normalised)
         return frozen
 
-    def forward(self, batch: ClipBatch, select: Bool[Tensor, "B T"] | None = None) -> list[Encoded]:
+    def forward(self, batch: ClipBatch | SceneBatch, select: Bool[Tensor, "B T"] | None = None) -> list[Encoded]:
         """Predictions for the selected frames (all valid ones if None), in row-major order of the (B, T) mask.
 
         One for every stage of the decoder, and one of the refiner; the last one counts.

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from good import make_coco, make_mpii, make_posetrack
 
 from bipose_lit.ablation.manifest import Manifest, load_manifest
-from bipose_lit.cli import main, resolve
+from bipose_lit.cli import build, main, resolve
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.rebuild import instantiate
 from bipose_lit.module import PoseModule
@@ -29,6 +29,7 @@ BASE = FOLDER / "base.yaml"
 OVERLAYS = ("backbone", "codec", "data", "decoder", "logger", "loss", "pool", "refiner", "temporal", "trainer")
 MANIFESTS = ("ablations", "recipes")
 SWEEPS = ("sweeps",)
+SCENES = ("scenes",)
 FILES = sorted(FOLDER.rglob("*.y*ml"))
 BESIDE = {
     "pool": ["decoder/regression.yaml"],
@@ -62,7 +63,7 @@ def kind(path: Path) -> str:
     folder = path.relative_to(FOLDER).parts[0]
     if path == BASE:
         return "base"
-    kinds = {"overlay": OVERLAYS, "manifest": MANIFESTS, "sweep": SWEEPS}
+    kinds = {"overlay": OVERLAYS, "manifest": MANIFESTS, "sweep": SWEEPS, "scenes": SCENES}
     return next((name for name, folders in kinds.items() if folder in folders), "")
 
 
@@ -275,6 +276,30 @@ def test_weights_that_a_manifest_names_come_with_it_and_fit(path):
         weights_for=config["model"]["weights_for"],
     )
     module.start_from_weights()
+
+
+@pytest.mark.parametrize("path", of("scenes"))
+def test_scenes(path, sets, tmp_path):
+    """openpose.yaml is complete, and the others of its folder go with it; a step in tiny frames, the network as it is written."""
+    whole = FOLDER / "scenes" / "openpose.yaml"
+    files = [whole] if path == whole else [whole, path]
+    config = resolve(files)
+    assert config["task"] == "scenes"
+    assert path.read_text().startswith("# "), "the first line says what it is for"
+    module, data, _ = build(resolve(files, {"data.reader.init_args.root": str(sets["COCO"])}))
+    assert module.codec.stride == data.stride == module.network.backbone.spec.stride
+    options = {
+        "model.backbone.init_args.pretrained": False, "data.reader.init_args.root": str(sets["COCO"]), "data.num_workers": 0,
+        "data.size": [64, 64], "data.eval_size": [96, 64], "data.batch_size": 2, "data.eval_batch_size": 2,
+        "trainer.accelerator": "cpu",
+    }  # fmt: skip
+    quiet = [
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.fast_dev_run=true",
+    ]
+    named = [word for file in files for word in ("-c", str(file))]
+    main(["fit", *named, *arguments(options), *quiet, f"--trainer.default_root_dir={tmp_path}"])
 
 
 def test_overlays_of_one_slot_leave_the_others_alone():
