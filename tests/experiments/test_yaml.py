@@ -36,6 +36,8 @@ BESIDE = {
     "backbone/hrnet_w32.yaml": "decoder/linear.yaml",
     "decoder/vitpose.yaml": "backbone/vit_small.yaml",
     "backbone/vit_small.yaml": "decoder/vitpose.yaml",
+    "decoder/part_filters.yaml": "backbone/hog.yaml",
+    "backbone/hog.yaml": "decoder/part_filters.yaml",
 }
 """What an overlay, or all of a folder, needs beside the base."""
 
@@ -98,8 +100,9 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
     del options["data.reader.init_args.root"]
     options |= roots("data.reader", data["reader"], sets)
     if keep_backbone:
-        del options["model.backbone.init_args.name"]
-    options["model.backbone.init_args.pretrained"] = False
+        del options["model.backbone.class_path"], options["model.backbone.init_args.name"]
+    if not keep_backbone or "pretrained" in model["backbone"]["init_args"]:
+        options["model.backbone.init_args.pretrained"] = False
     options["model.weights"] = None
     if keep_backbone and "img_size" in (model["backbone"]["init_args"].get("kwargs") or {}):
         options["model.backbone.init_args.kwargs"] = {"img_size": options["data.size"]}
