@@ -15,6 +15,7 @@ from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.losses import PoseLoss
 from bipose_lit.models.base import as_stages
 from bipose_lit.models.network import PoseNetwork
+from bipose_lit.models.tree import SkeletonRefiner
 from bipose_lit.skeletons import find_skeleton
 from bipose_lit.types import BiposeError
 
@@ -44,6 +45,13 @@ def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> Non
             f"model.refiner.init_args.sigma is {sigmas[0]}, the codec's {sigmas[1]}: it would write blobs of another width; make "
             "them equal"
         )
+    if isinstance(refiner, SkeletonRefiner) and codec.skeleton is not None:
+        known = find_skeleton(codec.skeleton)
+        if known.joints != refiner.skeleton.joints:
+            raise BiposeError(
+                f"model.refiner.init_args.skeleton is {refiner.skeleton.name}, the codec's {known.name}: it would connect the "
+                "wrong joints; set it to the data's skeleton"
+            )
     training = refiner.training
     refiner.eval()
     clips = {k: v.unsqueeze(0) for k, v in stages[-1].items()}

@@ -282,6 +282,11 @@ def fields_of(skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
+def standing_alone(given: Any, skeleton: Skeleton) -> Any:
+    """What a configuration says of a skeleton, with the fields in the place of a file's path."""
+    return given if SKELETONS.get(str(given)) == skeleton else fields_of(skeleton)
+
+
 def sides(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Pairs (left_X, right_X) of the joints that have both, in order of the left ones."""
     pairs = [(j, f"right_{j.removeprefix('left_')}") for j in joints if j.startswith("left_")]

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from bipose_lit.models.base import Part
-from bipose_lit.skeletons import SKELETONS, fields_of, find_skeleton
+from bipose_lit.skeletons import find_skeleton, standing_alone
 from bipose_lit.types import BiposeError, Encoded
 
 
@@ -37,8 +37,8 @@ class TargetCodec(Part):
     def config(self) -> dict[str, Any]:
         """As `Part.config`, but with the fields of a skeleton that came from a file: a checkpoint rebuilds alone."""
         found = super().config()
-        if self._skeleton is not None and self._skeleton != SKELETONS.get(str(self.skeleton)):
-            found["init_args"]["skeleton"] = fields_of(self._skeleton)
+        if self._skeleton is not None:
+            found["init_args"]["skeleton"] = standing_alone(self.skeleton, self._skeleton)
         return found
 
     def build(self, joints: int, size: tuple[int, int]) -> None:

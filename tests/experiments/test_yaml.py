@@ -40,6 +40,8 @@ BESIDE = {
     "backbone/vit_small.yaml": ["decoder/vitpose.yaml"],
     "refiner/lstm_pm.yaml": ["backbone/cpm.yaml", "decoder/cpm.yaml"],
     "refiner/lstm_pm_matched.yaml": ["backbone/cpm.yaml", "decoder/cpm.yaml"],
+    "decoder/part_filters.yaml": ["backbone/hog.yaml"],
+    "backbone/hog.yaml": ["decoder/part_filters.yaml"],
     **{
         f"{one}/{name}.yaml": [f"{other}/{name}.yaml"]
         for name in ("hourglass", "cpm", "recurrent")
@@ -117,8 +119,8 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
     del options["data.reader.init_args.root"]
     options |= roots("data.reader", data["reader"], sets)
     if keep_backbone:
-        del options["model.backbone.init_args.name"], options["model.backbone.class_path"]
-    if not keep_backbone or model["backbone"]["class_path"].endswith(".TimmBackbone"):
+        del options["model.backbone.class_path"], options["model.backbone.init_args.name"]
+    if not keep_backbone or "pretrained" in model["backbone"]["init_args"]:
         options["model.backbone.init_args.pretrained"] = False
     options["model.weights"] = None
     for slot in ("backbone", "decoder", "refiner"):

@@ -9,24 +9,32 @@ from torch import nn
 
 from bipose_lit.models.base import Refiner
 from bipose_lit.models.temporal.joint_lstm import JointLSTM, peaks
+from bipose_lit.models.temporal.joint_tokens import JointRefiner
+from bipose_lit.models.temporal.st_lstm import STLSTM
 from bipose_lit.types import BiposeError, FeatureSpec
 
 K, C, SPEC = 3, 6, FeatureSpec(6, 16)
+ARM = {"name": "arm", "joints": ["hand", "elbow", "shoulder"], "torso": ["hand", "shoulder"]}
+ARM["limbs"] = [["hand", "elbow"], ["elbow", "shoulder"]]
 ARMS = {
     "both": JointLSTM(6),
     "forward": JointLSTM(6, "forward"),
     "matched": JointLSTM(6, reset="every_frame"),
     "bare": JointLSTM(6, "forward", sampled=0, embedding=0),
+    "st both": STLSTM(ARM, 6),
+    "st forward": STLSTM(ARM, 6, "forward"),
+    "st matched": STLSTM(ARM, 6, reset="every_frame"),
+    "st plain": STLSTM(ARM, 6, "forward", trust=None, sampled=0, embedding=0),
 }
 KINDS = ["heatmaps", "xy"]
 
 
-def built(refiner: JointLSTM, kind: str, wake: bool = True) -> JointLSTM:
+def built(refiner: JointRefiner, kind: str, wake: bool = True) -> JointRefiner:
     refiner = copy.deepcopy(refiner)
     torch.manual_seed(0)
     refiner.build(SPEC, FeatureSpec(K if kind == "heatmaps" else 2 * K, 4), K)
     if wake:
-        nn.init.normal_(refiner.lstm.output.weight, std=0.1)
+        nn.init.normal_(getattr(refiner, "lstm", refiner).output.weight, std=0.1)
     return refiner.double().eval()
 
 
@@ -105,8 +113,9 @@ def test_who_reads_later_frames_cannot_stream():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_parameter_learns_but_maps_get_no_gradient_through_tokens(kind):
-    refiner = built(ARMS["both"], kind)
+@pytest.mark.parametrize("name", ["both", "st both", "st matched"])
+def test_every_parameter_learns_but_maps_get_no_gradient_through_tokens(name, kind):
+    refiner = built(ARMS[name], kind)
     encoded, features, valid = inputs(kind)
     features.requires_grad_()
     encoded[kind].requires_grad_()
@@ -213,8 +222,9 @@ def test_held_places_are_weighted_means(direction):
         torch.testing.assert_close(held[0, t], wanted, rtol=0, atol=1e-12)
 
 
-def test_gaps_inside_a_clip_hold_nothing_and_give_finite_gradients():
-    refiner = built(ARMS["both"], "heatmaps")
+@pytest.mark.parametrize("name", ["both", "st both"])
+def test_gaps_inside_a_clip_hold_nothing_and_give_finite_gradients(name):
+    refiner = built(ARMS[name], "heatmaps")
     encoded, features, valid = inputs("heatmaps")
     valid[0, 2] = False
     maps = encoded["heatmaps"]
@@ -227,8 +237,9 @@ def test_gaps_inside_a_clip_hold_nothing_and_give_finite_gradients():
     assert torch.isfinite(features.grad).all()
 
 
-def test_half_precision_keeps_places():
-    refiner = built(ARMS["both"], "heatmaps").float()
+@pytest.mark.parametrize("name", ["both", "st both"])
+def test_half_precision_keeps_places(name):
+    refiner = built(ARMS[name], "heatmaps").float()
     _, features, valid = inputs("heatmaps")
     places = torch.tensor([[[33.3, 21.4], [40.7, 10.1], [5.2, 50.6]]]).expand(10, -1, -1)
     maps = refiner._gaussian(places, 64, 64).view(2, 5, K, 64, 64)
