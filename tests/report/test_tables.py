@@ -271,7 +271,12 @@ def test_formats() -> None:
 
 def compared(tree, **changed):
     """The simulated tree as a comparison, with a mean pose."""
-    manifest = {**json.loads((tree[0] / "manifest.json").read_text()), "layout": "comparison", "contrasts": [], **changed}
+    manifest = {
+        **json.loads((tree[0] / "manifest.json").read_text()),
+        "layout": "comparison",
+        "contrasts": [],
+        **changed,
+    }
     return analyse(load_study(tree[0], manifest))
 
 
