@@ -32,9 +32,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.real_data, pytest.mark.timeout(1200)
 SIZE, PERSONS = (144, 192), 16
 
 ARMS: dict[str, dict[str, Any]] = {
-    "simcc": {"parts": (SimCCDecoder, {}, SimCCCodec, SimCCLoss), "steps": 420, "lr": 2e-3},
-    "regression": {"parts": (RegressionDecoder, {}, RegressionCodec, SmoothL1), "steps": 700, "lr": 2e-3},
-    "rle": {"parts": (RegressionDecoder, {"sigma": True}, RegressionCodec, RLE), "steps": 700, "lr": 2e-3},
+    "simcc": {"parts": (SimCCDecoder, {}, SimCCCodec, SimCCLoss), "steps": 200, "lr": 2e-3},
+    "regression": {"parts": (RegressionDecoder, {}, RegressionCodec, SmoothL1), "steps": 200, "lr": 2e-3},
+    "rle": {"parts": (RegressionDecoder, {"sigma": True}, RegressionCodec, RLE), "steps": 200, "lr": 2e-3},
 }
 
 
