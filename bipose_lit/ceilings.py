@@ -84,7 +84,8 @@ def round_trip(codec: TargetCodec, size: tuple[int, int], joints: int = DRAWN, s
     codec.build(1, size)
     places = np.random.default_rng(seed).uniform(-0.5, np.array(size) - 0.5, (joints, 1, 2)).astype(np.float32)
     same, off, flipped, kept = torch.zeros(1, dtype=torch.long), [], [], []
-    for part in torch.from_numpy(places).split(BATCH * 16):
+    for start in range(0, joints, BATCH * 16):
+        part = torch.from_numpy(places[start : start + BATCH * 16])
         visible = torch.full(part.shape[:2], 2)
         straight, weight = codec.encode(part, visible)
         back = codec.flip(codec.encode(flip_points(part, size[0], same), visible)[0], same)
@@ -217,8 +218,9 @@ Labels are encoded and decoded again: no picture, no network. So these are the e
 are its targets to the last digit. Errors are distances in crop pixels of {DRAWN:,} joints drawn evenly over the whole crop, edges
 and all, but for those that the codec gives no weight. Flip test: the encodings of both views averaged, then decoded. Scores, in
 percent, are of the labels in their boxes ({PADDING} times the box; joints outside the crop count); PCK is COCO's, by torso. AP
-also depends on the order of the persons' scores. Stride 4 and sigma 2; SimCC with two bins a pixel. A trained network's maps
-are no Gaussians: which decoding suits them is another question.
+also depends on the order of the persons' scores. Where errors are 0, what is missing to 100 are joints outside the crop: maps and
+bins cannot say where they are, and codecs with a patch (MSRA, UDP) keep those whose patch still reaches the map. Stride 4 and
+sigma 2; SimCC with two bins a pixel. A trained network's maps are no Gaussians: which decoding suits them is another question.
 """
 
 

@@ -12,6 +12,7 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
+from test_overfit_real import Memorised
 
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.codecs.regression import RegressionCodec
@@ -32,27 +33,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.real_data, pytest.mark.timeout(1200)
 SIZE, PERSONS = (144, 192), 16
 
 ARMS: dict[str, dict[str, Any]] = {
-    "simcc": {"parts": (SimCCDecoder, {}, SimCCCodec, SimCCLoss), "steps": 420, "lr": 2e-3},
-    "regression": {"parts": (RegressionDecoder, {}, RegressionCodec, SmoothL1), "steps": 700, "lr": 2e-3},
-    "rle": {"parts": (RegressionDecoder, {"sigma": True}, RegressionCodec, RLE), "steps": 700, "lr": 2e-3},
+    "simcc": {"parts": (SimCCDecoder, {}, SimCCCodec, SimCCLoss), "steps": 200, "lr": 2e-3},
+    "regression": {"parts": (RegressionDecoder, {}, RegressionCodec, SmoothL1), "steps": 200, "lr": 2e-3},
+    "rle": {"parts": (RegressionDecoder, {"sigma": True}, RegressionCodec, RLE), "steps": 200, "lr": 2e-3},
 }
-
-
-class Memorised:
-    """One index as every split: what was learned by heart is what is asked.
-
-    Args:
-        index: the tracks to learn.
-    """
-
-    official = False
-
-    def __init__(self, index: PoseIndex) -> None:
-        self.whole, self.skeleton = index, index.skeleton
-
-    def index(self, split: str) -> PoseIndex:
-        name = f"memorised-{split}/{split}[{self.whole.box_rule}]"
-        return replace(self.whole, split=split, name=name)
 
 
 @pytest.fixture(scope="module")
