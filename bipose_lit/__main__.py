@@ -16,6 +16,7 @@ from bipose_lit import __version__
 from bipose_lit.ablation.arguments import add_ablate
 from bipose_lit.dashboard import add_dashboard
 from bipose_lit.datasets.arguments import add_data_commands, names
+from bipose_lit.published.arguments import add_import
 from bipose_lit.sweep.arguments import add_sweep
 from bipose_lit.types import BiposeError, Preempted
 
@@ -158,6 +159,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     weights.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
     weights.add_argument("--parts", type=names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
     weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
+    add_import(leaf(commands, "import-weights", _import_weights, "published weights as ours, for model.weights"))
     add_dashboard(leaf(commands, "dashboard", _dashboard, "look at a sweep's or an ablation's studies in a browser"))
     leaf(commands, "doctor", _doctor, "what is installed, reachable, missing, and what to do")
     one = leaf(commands, HIDDEN, _run_one, "one run of an ablation (started by 'ablate')")
@@ -333,6 +335,18 @@ def _weights(args: argparse.Namespace) -> int:
     from bipose_lit.weights import export
 
     print(export(args.folder, args.out, args.parts, args.dtype))
+    return 0
+
+
+def _import_weights(args: argparse.Namespace) -> int:
+    from bipose_lit.published.command import import_weights
+
+    config = None
+    if args.configs:
+        from bipose_lit.cli import resolve
+
+        config = resolve(args.configs)
+    print("\n".join(import_weights(args.file, args.source, args.out, config)))
     return 0
 
 

@@ -293,7 +293,10 @@ UNHASHED = frozenset(
 
 Those of a reader also hold for the readers that it wraps (`innermost`)."""
 
-LATER = {"model.compile": False, "model.recipe.base_batch": None, "model.refiner": None, "model.intermediate": 1.0}
+LATER = {
+    "model.compile": False, "model.recipe.base_batch": None, "model.refiner": None, "model.intermediate": 1.0,
+    "model.backbone.init_args.bgr": False, "model.decoder.init_args.deconv": None,
+}  # fmt: skip
 """Options that came later, and their value that changes nothing: with it they are left out, so that older results stay valid."""
 
 _NESTED = re.compile(r"(?<=^data\.reader)(\.init_args\.reader)+|(?<=^data\.train_reader)(\.init_args\.reader)+")
