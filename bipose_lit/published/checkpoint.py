@@ -20,6 +20,7 @@ _WRAPPED: Final = ("state_dict", "model_state_dict", "model")
 """Under which name training codes keep the weights."""
 _AVERAGED: Final = ("state_dict_ema", "model_ema")
 """The same, averaged over time; timm's own loader prefers it."""
+_SAID: Final = "WeightsUnpickler error:"
 _GLOBAL: Final = re.compile(r"GLOBAL\s+([\w.]+)")
 
 
@@ -98,9 +99,14 @@ def _load(path: Path) -> Any:
                 f"{path} asks for {asked[1]}, which weights do not need; refused, and nothing of it was run. If it is the right "
                 "file, load it with the program that wrote it and save its state_dict alone"
             ) from error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1] if lines else type(error).__name__
-        raise BiposeError(f"{path} is no checkpoint that can be read ({reason[:160]}); download it again") from error
+        raise BiposeError(f"{path} is no checkpoint that can be read ({_reason(error)}); download it again") from error
+
+
+def _reason(error: Exception) -> str:
+    """What PyTorch says in the line that matters."""
+    said = str(error).rpartition(_SAID)[2]
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0][:160]
 
 
 def _unwrapped(content: Any, path: Path, averaged: bool, notes: list[str]) -> dict[str, Tensor]:

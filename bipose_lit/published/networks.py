@@ -110,7 +110,7 @@ def identify(found: Renamed, source: Source) -> Target:
 
 
 def _resnet(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
-    blocks = tuple(_count(tensors, rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in range(1, 5))
+    blocks = tuple(_count(tensors, rf"backbone\.layer{stage}\.(\d+)\..+") for stage in range(1, 5))
     layers = _RESNETS.get((blocks, "backbone.layer1.0.conv3.weight" in tensors))  # type: ignore[call-overload]
     if layers is None:
         raise BiposeError(
@@ -127,7 +127,7 @@ def _hrnet(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
 
 def _vit(tensors: Mapping[str, Tensor], whole: bool) -> tuple[dict[str, Any], str, tuple[int, int]]:
     width, _, patch, _ = tensors["backbone.patch_embed.proj.weight"].shape
-    depth = _count(tensors, r"backbone\.blocks\.(\d+)\.norm1\.weight")
+    depth = _count(tensors, r"backbone\.blocks\.(\d+)\..+")
     rows = tensors.get("backbone.pos_embed")
     extra = int("backbone.cls_token" in tensors)
     grid = grid_of(rows.shape[1] - extra) if rows is not None and rows.ndim == 3 else None

@@ -122,7 +122,8 @@ class TimmBackbone(Backbone):
         """Names of the tensors of timm's whole model, its classifier included: a published file has more than this backbone."""
         arguments = {k: v for k, v in self._model_arguments().items() if k not in FEATURES_ONLY}
         with torch.device("meta"):
-            return frozenset(timm.create_model(self.name, **arguments).state_dict())
+            # Some have no classifier by themselves (MAE's), but a file of the same network may.
+            return frozenset(timm.create_model(self.name, **{"num_classes": 1000, **arguments}).state_dict())
 
     def _model_arguments(self) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
