@@ -32,6 +32,7 @@ from bipose_lit.compatibility import check_asked
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets import jhmdb, penn, pixel
 from bipose_lit.datasets.index import Reader
+from bipose_lit.losses import rle
 from bipose_lit.memory import reuse_freed_memory
 from bipose_lit.models.backbones import plain_vit, timm_backbone
 from bipose_lit.models.base import plain
@@ -45,7 +46,7 @@ from bipose_lit.types import BiposeError
 
 BUILT_IN = (
     timm_backbone, conv_lstm, controls, attention, film, spatial, joint_lstm, deconv, regression_decoder, simcc_decoder, heatmap,
-    regression, simcc, losses, jhmdb, penn, pixel, plain_vit,
+    regression, simcc, losses, rle, jhmdb, penn, pixel, plain_vit,
 )  # fmt: skip
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
 

@@ -87,12 +87,13 @@ def check_precision(precision: str) -> None:
         )
 
 
-def check_launch(trainer: L.Trainer, compiles: bool = False) -> None:
+def check_launch(trainer: L.Trainer, compiles: bool = False, loss: PoseLoss | None = None) -> None:
     """Refuses what would fail in the middle of the first step, or do something else than asked.
 
     Args:
         trainer: made for several processes, or for one.
         compiles: the model is to be compiled.
+        loss: that of the model.
 
     Raises:
         BiposeError: strategies and options that do not go together (says what to set).
@@ -113,6 +114,11 @@ def check_launch(trainer: L.Trainer, compiles: bool = False) -> None:
     if compiles:
         raise BiposeError(
             "model.compile: not together with a model that is spread over processes; set it false, or use ddp"
+        )
+    if loss is not None and any(p.requires_grad for p in loss.parameters()):
+        raise BiposeError(
+            f"model.loss {type(loss).__name__} learns parameters of its own, which a model that is spread over processes would "
+            "train apart in each; use trainer.strategy ddp"
         )
 
 

@@ -94,14 +94,21 @@ def flip_points(points: Tensor, width: int, order: Tensor) -> Tensor:
     return flipped
 
 
-def to_map(points: Tensor, stride: float) -> Tensor:
-    """Crop pixels to coordinates on a map of the given stride (pixel centres at integers on both)."""
-    return (points + 0.5) / stride - 0.5
+def to_map(points: Tensor, stride: float | Tensor, origin: float = 0.5) -> Tensor:
+    """Crop pixels to coordinates on a map of the given stride, by default with pixel centres at integers on both.
+
+    Args:
+        points: (..., 2) or any shape.
+        stride: crop pixels per map pixel; a tensor (2,) where the axes differ.
+        origin: how far before the first pixel's centre, in pixels of either, the places are equal: 0.5, the edges; 0, the
+            centres of the first pixels, as the reference codes have it (`codecs.heatmap`).
+    """
+    return (points + origin) / stride - origin
 
 
-def from_map(points: Tensor, stride: float) -> Tensor:
+def from_map(points: Tensor, stride: float | Tensor, origin: float = 0.5) -> Tensor:
     """The inverse of `to_map`."""
-    return (points + 0.5) * stride - 0.5
+    return (points + origin) * stride - origin
 
 
 def bounding_box(points: NDArray[np.floating], present: NDArray[np.bool_]) -> NDArray[np.float64]:

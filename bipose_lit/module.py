@@ -144,7 +144,7 @@ class PoseModule(L.LightningModule):
             trainer = self.trainer
         except RuntimeError:  # load_from_checkpoint calls this too, and there is no Trainer then
             return
-        check_launch(trainer, self._compiles)
+        check_launch(trainer, self._compiles, self.loss)
         if isinstance(trainer.strategy, ModelParallelStrategy) and not self._sharded:
             self.start_from_weights()
             mesh: Any = self.device_mesh
@@ -199,7 +199,7 @@ class PoseModule(L.LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         scale = self.recipe.scale(getattr(data, "batch_size", None))
         fused = not clipped_mixed and not self._sharded  # torch has no fused SGD for shards
-        optimizer = self.recipe.build(self.network, self.network.backbone, fused=fused, scale=scale)
+        optimizer = self.recipe.build(self, self.network.backbone, fused=fused, scale=scale)  # a loss may learn too
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = {"scheduler": self.recipe.scheduler(optimizer, total), "interval": "step", "name": "lr"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

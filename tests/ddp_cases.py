@@ -13,15 +13,18 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from plain_parts import PatchyReader, PlainBackbone, PlainDecoder
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from bipose_lit.callbacks.evaluation import Evaluation
 from bipose_lit.codecs.heatmap import HeatmapCodec
+from bipose_lit.codecs.regression import RegressionCodec
 from bipose_lit.datamodule import PoseDataModule
 from bipose_lit.datasets.clips import ClipSampling
 from bipose_lit.losses import HeatmapMSE
+from bipose_lit.losses.rle import RLE
 from bipose_lit.losses.steps import StepLoss
+from bipose_lit.models.decoders.regression import RegressionDecoder
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.sharding import Sharded
 from bipose_lit.module import PoseModule
@@ -66,11 +69,16 @@ def fit_case(folder: Path, name: str, case: dict[str, Any]) -> None:
     torch.manual_seed(0)
     ema, naive = case.get("ema"), case.get("naive")
     kind = NaiveModule if naive else PoseModule
+    learning = case.get("rle", False)  # a loss with parameters of its own
+
+    def decoder() -> Any:
+        return RegressionDecoder(sigma=True) if learning else PlainDecoder()
+
     module = kind(
         PlainBackbone(norm=case.get("norm", False)),
-        PlainDecoder(),
-        HeatmapCodec(stride=4, sigma=1.0),
-        HeatmapMSE(),
+        decoder(),
+        RegressionCodec() if learning else HeatmapCodec(stride=4, sigma=1.0),
+        RLE(layers=2, hidden=4) if learning else HeatmapMSE(),
         joints=5,
         size=(32, 32),
         compile=case.get("compile", False),
@@ -125,12 +133,14 @@ def fit_case(folder: Path, name: str, case: dict[str, Any]) -> None:
     }
     if not told:
         whole = get_model_state_dict(module.network, options=StateDictOptions(full_state_dict=True))
-        network = PoseNetwork(PlainBackbone(norm=case.get("norm", False)), PlainDecoder(), joints=5, size=(32, 32))
+        network = PoseNetwork(PlainBackbone(norm=case.get("norm", False)), decoder(), joints=5, size=(32, 32))
         if whole:  # of a model in shards rank 0 alone gets it
             network.load_state_dict(whole)
         found["weights"] = fingerprint(network) if options.get("strategy") != "shards" or trainer.is_global_zero else ""
+        found["loss"] = fingerprint(module.loss)
         if trainer.is_global_zero:
-            save_parts(network, folder / f"{name}.safetensors", ["backbone", "decoder"])
+            parts = nn.ModuleDict({"backbone": network.backbone, "decoder": network.decoder, "loss": module.loss})
+            save_parts(parts, folder / f"{name}.safetensors", list(parts))
     (folder / f"{name}-{trainer.global_rank}.json").write_text(json.dumps(found))
 
 

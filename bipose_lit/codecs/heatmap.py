@@ -1,24 +1,33 @@
-"""Gaussian heatmaps with sub-pixel targets and sub-pixel decoding."""
+"""Gaussian heatmaps: places, targets and decoding of this package's own kind and of the reference codes'."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from bipose_lit.codecs.base import TargetCodec
+from bipose_lit.codecs.peaks import dark, parabola, peak, quarter
 from bipose_lit.geometry import from_map, to_map
 from bipose_lit.types import ABSENT, BiposeError, Encoded
 
-_TINY = 1e-10
+Refine = Literal["dark", "parabola", "quarter", "none"]
+Grid = Literal["pixel", "msra", "udp"]
 
 
 class HeatmapCodec(TargetCodec):
     """One map per joint: a Gaussian of peak 1 about the joint's own sub-pixel place, so encoding loses nothing.
 
     A joint whose place rounds to no pixel of the map has weight 0.
+
+    Where crop pixel x lies on a map of stride s (`grid`; W and w are the widths of crop and map):
+        pixel: (x + 0.5) / s - 0.5. Edges fall on edges, so a mirrored map is the map of the mirrored crop.
+        msra: x / s, as in the code of Simple Baselines (Xiao et al. 2018) and HRNet. The map of the mirrored crop lies
+            1 - 1 / s pixels to the right of the mirrored map; `shift_flipped` makes that -1 / s.
+        udp: x (w - 1) / (W - 1) (Huang et al. 2020). The centres of the outermost pixels fall on each other; mirrors as "pixel".
 
     Decoding starts at the largest value (the first in row-major order among equals) and refines it:
         quarter: a quarter pixel towards the higher neighbour on each axis (Newell et al. 2016); error up to 0.25 map
@@ -31,11 +40,26 @@ class HeatmapCodec(TargetCodec):
     The score is the largest value, cut to [0, 1]. A map whose largest value is not finite gives the crop's centre and
     score 0.
 
+    Simple Baselines is grid msra, quantised, patch 3, refine quarter, shift_flipped; DARK the same with neither quantised nor
+    patch and with refine dark; UDP is grid udp, patch 3, refine dark. Their codes differ from that in the outermost pixels: they
+    refine no peak in the map's two outer rings (Simple Baselines), smooth maps that they have padded (UDP), and have a
+    lop-sided patch where 3 sigma is no whole number. Their crops are framed a little differently, which these laws do not
+    mind, as they go from crop to map alone: Simple Baselines' crop shows everything half a crop pixel further right and down
+    than `geometry.crop_matrix`, UDP's is smaller by the factor (W - 1) / W, which is half a pixel at the edge.
+
     Args:
         stride: of the maps against the crop.
         sigma: of the Gaussian in map pixels.
         refine: "dark", "parabola", "quarter" or "none".
         skeleton: name, YAML file or fields of the skeleton; only a flip needs it.
+        grid: "pixel", "msra" or "udp".
+        quantised: the Gaussian is about the nearest map pixel (a half up), not the joint's own place.
+        patch: the Gaussian is zero more than so many sigmas from the nearest pixel, along either axis, and a joint keeps its
+            weight unless this patch lies behind the map, or ends more than a pixel before it. Null: no limit.
+        shift_flipped: `flip` moves mirrored maps one pixel to the right (the reference code's SHIFT_HEATMAP).
+
+    Raises:
+        BiposeError: a number that is out of range, an unknown word, or a shift where mirrored maps lie well.
     """
 
     keys = ("heatmaps",)
@@ -44,17 +68,27 @@ class HeatmapCodec(TargetCodec):
         self,
         stride: int = 4,
         sigma: float = 2.0,
-        refine: Literal["dark", "parabola", "quarter", "none"] = "dark",
+        refine: Refine = "dark",
         skeleton: str | dict[str, Any] | None = None,
+        grid: Grid = "pixel",
+        quantised: bool = False,
+        patch: float | None = None,
+        shift_flipped: bool = False,
     ) -> None:
         super().__init__(skeleton)
         if stride < 1 or sigma <= 0:
             raise BiposeError(f"HeatmapCodec: stride {stride} must be at least 1 and sigma {sigma} above 0")
-        if refine not in ("dark", "parabola", "quarter", "none"):
-            raise BiposeError(f"HeatmapCodec: refine {refine!r} is not one of 'dark', 'parabola', 'quarter', 'none'")
+        for name, word, known in (("refine", refine, get_args(Refine)), ("grid", grid, get_args(Grid))):
+            if word not in known:
+                raise BiposeError(f"HeatmapCodec: {name} {word!r} is not one of {', '.join(map(repr, known))}")
+        if patch is not None and not patch > 0:
+            raise BiposeError(f"HeatmapCodec: patch {patch} is a number of sigmas above 0 (3 is usual), or null")
+        if shift_flipped and grid != "msra":
+            raise BiposeError(
+                f"HeatmapCodec: shift_flipped is for grid msra; mirrored maps of grid {grid} lie where they belong: set it false"
+            )
         self.stride, self.sigma, self.refine = stride, sigma, refine
-        # Zhang et al. smooth with a kernel as wide as the training Gaussian: 11 taps for sigma 2.
-        self.radius = max(1, round(2.5 * sigma))
+        self.grid, self.quantised, self.patch, self.shift_flipped = grid, quantised, patch, shift_flipped
 
     def build(self, joints: int, size: tuple[int, int]) -> None:
         super().build(joints, size)
@@ -77,15 +111,20 @@ class HeatmapCodec(TargetCodec):
         self, joints: Float[Tensor, "N K 2"], visible: Shaped[Tensor, "N K"]
     ) -> tuple[Encoded, Float[Tensor, "N K"]]:
         w, h = self.map_size
-        places = to_map(joints.float(), self.stride)
+        places = to_map(joints.float(), *self._law(joints.device))
+        nearest = (places + 0.5).trunc()  # as the reference code's int()
+        reach = None if self.patch is None else math.floor(self.patch * self.sigma)
         x, y = places.unbind(-1)
-        inside = (x >= -0.5) & (x < w - 0.5) & (y >= -0.5) & (y < h - 0.5)
+        if reach is None:
+            inside = (x >= -0.5) & (x < w - 0.5) & (y >= -0.5) & (y < h - 0.5)
+        else:
+            limits = torch.tensor([w, h], device=places.device)
+            inside = ((nearest + reach + 1 >= 0) & (nearest - reach < limits)).all(-1)
         weight = (inside & (visible != ABSENT)).float()
         # Somewhere finite for what has no weight: NaN times zero would still be NaN.
-        x, y = torch.where(weight > 0, x, 0), torch.where(weight > 0, y, 0)
-        scale = -0.5 / self.sigma**2
-        across = torch.exp((torch.arange(w, device=x.device) - x.unsqueeze(-1)).square() * scale)
-        down = torch.exp((torch.arange(h, device=x.device) - y.unsqueeze(-1)).square() * scale)
+        places, nearest = (torch.where(weight.unsqueeze(-1) > 0, p, 0) for p in (places, nearest))
+        centres = nearest if self.quantised else places
+        across, down = (self._profile(centres[..., a], nearest[..., a], n, reach) for a, n in enumerate((w, h)))
         return {"heatmaps": (down * weight.unsqueeze(-1)).unsqueeze(-1) * across.unsqueeze(-2)}, weight
 
     @torch.no_grad()
@@ -98,93 +137,40 @@ class HeatmapCodec(TargetCodec):
         if self.refine == "none":
             offset = torch.zeros(N * K, 2, device=maps.device)
         elif self.refine == "quarter":
-            offset = _quarter(rows, x, y, w, h)
-        else:
+            offset = quarter(rows, x, y, w, h)
+        elif self.refine == "parabola":
             offset = parabola(rows, x, y, w, h)
-            if self.refine == "dark":
-                self._dark(rows, x, y, w, h, offset)
+        else:
+            offset = dark(rows, x, y, w, h, self.sigma)
         places = torch.stack([x, y], dim=-1) + offset
         good = torch.isfinite(value) & torch.isfinite(places).all(-1)
-        centre = torch.tensor([(w - 1) / 2, (h - 1) / 2], device=maps.device)
+        stride, origin = self._law(maps.device)
+        centre = to_map(torch.tensor([(n - 1) / 2 for n in self.size], device=maps.device), stride, origin)
         places = torch.where(good.unsqueeze(-1), places, centre)
         score = torch.where(good, value, 0).clamp(0, 1)
-        return from_map(places.view(N, K, 2), self.stride), score.view(N, K)
+        return from_map(places.view(N, K, 2), stride, origin), score.view(N, K)
 
     def flip(self, encoded: Encoded, order: Tensor | None = None) -> Encoded:
         maps = encoded["heatmaps"]
-        return {"heatmaps": maps[:, self._flip_order(order, maps.device)].flip(-1)}
+        maps = maps[:, self._flip_order(order, maps.device)].flip(-1)
+        if self.shift_flipped:  # the first column has nothing to its left, and stays
+            maps = torch.cat([maps[..., :1], maps[..., :-1]], dim=-1)
+        return {"heatmaps": maps}
 
-    def _dark(
-        self,
-        rows: Float[Tensor, "M P"],
-        x: Int[Tensor, " M"],
-        y: Int[Tensor, " M"],
-        w: int,
-        h: int,
-        offset: Float[Tensor, "M 2"],
-    ) -> None:
-        """Replaces the offsets wherever the smoothed neighbourhood lies inside the map."""
-        r = self.radius
-        reach = r + 2
-        inside = (x >= reach) & (x < w - reach) & (y >= reach) & (y < h - reach)
-        chosen = inside.nonzero().squeeze(1)
-        if not len(chosen):
-            return
-        around = torch.arange(-reach, reach + 1, device=rows.device)
-        steps = (around[:, None] * w + around).flatten()
-        start = chosen * rows.shape[1] + y[chosen] * w + x[chosen]
-        patch = rows.reshape(-1)[start[:, None] + steps].view(-1, 2 * reach + 1, 2 * reach + 1)
-        taps = torch.exp(-0.5 * (torch.arange(-r, r + 1, device=rows.device) / self.sigma) ** 2)
-        blur = torch.stack([torch.nn.functional.pad(taps / taps.sum(), (i, 4 - i)) for i in range(5)])  # (5, 2 r + 5)
-        p = torch.log((blur @ patch @ blur.T).clamp(min=_TINY))
-        dx, dy = (p[:, 2, 3] - p[:, 2, 1]) / 2, (p[:, 3, 2] - p[:, 1, 2]) / 2
-        dxx = (p[:, 2, 4] - 2 * p[:, 2, 2] + p[:, 2, 0]) / 4
-        dyy = (p[:, 4, 2] - 2 * p[:, 2, 2] + p[:, 0, 2]) / 4
-        dxy = (p[:, 3, 3] - p[:, 1, 3] - p[:, 3, 1] + p[:, 1, 1]) / 4
-        det = dxx * dyy - dxy * dxy
-        step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1) / det.unsqueeze(-1)
-        # A Newton step of more than a pixel leaves its peak; a flat or saddle-shaped top has no maximum.
-        sound = (det > 0) & (dxx < 0) & (step.abs() <= 1).all(-1)
-        offset[chosen[sound]] = step[sound]
+    def _law(self, device: torch.device) -> tuple[float | Tensor, float]:
+        """Stride and origin as `geometry.to_map` takes them."""
+        if self.grid == "udp":
+            pairs = zip(self.size, self.map_size, strict=True)
+            return torch.tensor([(whole - 1) / (cells - 1) for whole, cells in pairs], device=device), 0.0
+        return self.stride, 0.5 if self.grid == "pixel" else 0.0
 
-
-def peak(rows: Float[Tensor, "M P"]) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"]]:
-    """Index and value of the first largest entry of each row."""
-    # numpy finds it several times faster than torch.max on the CPU.
-    index = torch.from_numpy(rows.numpy().argmax(axis=1)) if rows.device.type == "cpu" else rows.argmax(dim=1)
-    return index, rows.gather(1, index.unsqueeze(1)).squeeze(1)
-
-
-def _along(
-    rows: Float[Tensor, "M P"], x: Int[Tensor, " M"], y: Int[Tensor, " M"], w: int, h: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Three pixels along x and along y, shifted inwards at the map's edge: (M, 2, 3), and their middles x, y."""
-    cx, cy = x.clamp(1, w - 2), y.clamp(1, h - 2)
-    side = torch.arange(-1, 2, device=rows.device)
-    across = (y * w + cx).unsqueeze(1) + side
-    down = (cy * w + x).unsqueeze(1) + side * w
-    return rows.gather(1, torch.cat([across, down], dim=1)).view(-1, 2, 3), cx, cy
-
-
-def _quarter(
-    rows: Float[Tensor, "M P"], x: Int[Tensor, " M"], y: Int[Tensor, " M"], w: int, h: int
-) -> Float[Tensor, "M 2"]:
-    triple, cx, cy = _along(rows, x, y, w, h)
-    towards = torch.sign(triple[..., 2] - triple[..., 0]) / 4
-    return towards * torch.stack([cx == x, cy == y], dim=-1)
-
-
-def parabola(
-    rows: Float[Tensor, "M P"], x: Int[Tensor, " M"], y: Int[Tensor, " M"], w: int, h: int
-) -> Float[Tensor, "M 2"]:
-    """Vertex of the parabola through the logarithms of three pixels on each axis, from the largest pixel x, y."""
-    triple, cx, cy = _along(rows, x, y, w, h)
-    before, middle, after = torch.log(triple.clamp(min=_TINY)).unbind(-1)
-    bend = before - 2 * middle + after
-    vertex = 0.5 * (before - after) / torch.where(bend < 0, bend, torch.inf)
-    inwards = torch.stack([cx - x, cy - y], dim=-1)
-    # The true peak lies within half a pixel of the largest one.
-    return (torch.where(bend < 0, vertex + inwards, 0)).clamp(-0.5, 0.5)
+    def _profile(
+        self, centre: Float[Tensor, "N K"], nearest: Float[Tensor, "N K"], cells: int, reach: int | None
+    ) -> Float[Tensor, "N K n"]:
+        """The Gaussian along one axis."""
+        at = torch.arange(cells, device=centre.device)
+        value = torch.exp((at - centre.unsqueeze(-1)).square() * (-0.5 / self.sigma**2))
+        return value if reach is None else value * ((at - nearest.unsqueeze(-1)).abs() <= reach)
 
 
 __all__ = ["HeatmapCodec", "parabola", "peak"]

@@ -14,7 +14,7 @@ SMALLEST = 1e-6
 
 
 class PoseLoss(Part):
-    """Compares predictions with targets.
+    """Compares predictions with targets. One that has parameters of its own is trained and kept with the network, not sharded.
 
     Attributes:
         keys: entries of `Encoded` that it reads.
@@ -29,7 +29,7 @@ class PoseLoss(Part):
         if missing:
             raise BiposeError(
                 f"loss {type(self).__name__} needs {', '.join(missing)}, codec {type(codec).__name__} "
-                f"makes {', '.join(made) or 'none'}; pair HeatmapCodec with HeatmapMSE, RegressionCodec with SmoothL1, "
+                f"makes {', '.join(made) or 'none'}; pair HeatmapCodec with HeatmapMSE, RegressionCodec with SmoothL1 or RLE, "
                 "SimCCCodec with SimCCLoss"
             )
 
@@ -74,11 +74,41 @@ class HeatmapMSE(PoseLoss):
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
         maps, wanted = self._pair(pred, target, "heatmaps")
         error = (maps - wanted).square().sum((-2, -1))
-        return {"loss": (error * weight).sum() / self.normaliser(target, weight)}
+        return {"loss": self._counted(error * weight).sum() / self.normaliser(target, weight)}
 
     def normaliser(self, target: Encoded, weight: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
         energy = target[self.keys[0]].float().square().sum((-2, -1))
-        return (energy * weight).sum().clamp(min=SMALLEST)
+        return self._counted(energy * weight).sum().clamp(min=SMALLEST)
+
+    def _counted(self, costs: Float[Tensor, "N K"]) -> Tensor:
+        """Those of a person's joints that make the sum."""
+        return costs
+
+
+class HeatmapOHKM(HeatmapMSE):
+    """`HeatmapMSE` of the joints that each person's map is worst at: online hard keypoint mining (Chen et al. 2018).
+
+        loss = sum_n (largest `hardest` of weight_nk * error_nk over k)  /  sum_n (largest `hardest` of weight_nk * energy_nk)
+
+    So all-zero maps cost 1 here too, and with as many as there are joints it is `HeatmapMSE`. Both sums are over persons, and the
+    lower one knows nothing of predictions: batches and processes add up. The gradient is the paper's, times a constant per batch.
+    Chen et al. mine in their last stage alone; here it is done in every stage (`model.intermediate` weighs the earlier ones).
+
+    Args:
+        hardest: joints per person; 8 in the paper.
+
+    Raises:
+        BiposeError: none of them.
+    """
+
+    def __init__(self, hardest: int = 8) -> None:
+        super().__init__()
+        if hardest < 1:
+            raise BiposeError(f"HeatmapOHKM: hardest {hardest} is a number of joints, at least 1")
+        self.hardest = hardest
+
+    def _counted(self, costs: Float[Tensor, "N K"]) -> Tensor:
+        return costs.topk(min(self.hardest, costs.shape[1]), dim=1, sorted=False).values
 
 
 class SmoothL1(PoseLoss):
@@ -122,4 +152,4 @@ class SimCCLoss(PoseLoss):
         return {"loss": total / self.normaliser(target, weight)}
 
 
-__all__ = ["HeatmapMSE", "PoseLoss", "SimCCLoss", "SmoothL1"]
+__all__ = ["HeatmapMSE", "HeatmapOHKM", "PoseLoss", "SimCCLoss", "SmoothL1"]

@@ -13,6 +13,8 @@ from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.types import BiposeError, ClipBatch, Encoded, FeatureSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_UNREFINED = ("sigma",)
+"""Predictions that are no places: a head over time in the refiner's slot leaves them as they are."""
 
 
 class PoseNetwork(Part):
@@ -190,7 +192,7 @@ class PoseNetwork(Part):
         if isinstance(self.refiner, Refiner):
             refined: Encoded = self.refiner(encoded, features, valid)
             return refined
-        return {k: self._refine(self.refiner, v, valid) for k, v in encoded.items()}
+        return {k: v if k in _UNREFINED else self._refine(self.refiner, v, valid) for k, v in encoded.items()}
 
     @torch.no_grad()
     def stream(self, images: UInt8[Tensor, "B 3 H W"], state: State | None = None) -> tuple[Encoded, State]:
@@ -234,7 +236,9 @@ class PoseNetwork(Part):
             encoded, state = refiner.step(encoded, features, state)
             after.extend(state)
         elif refiner is not None:
-            encoded = {k: advance(refiner, _as_map(v)).reshape(v.shape) for k, v in encoded.items()}
+            encoded = {
+                k: v if k in _UNREFINED else advance(refiner, _as_map(v)).reshape(v.shape) for k, v in encoded.items()
+            }
         return encoded, tuple(after)
 
     def _build_refiner(self, refiner: TemporalHead | Refiner, spec: FeatureSpec) -> None:

@@ -170,6 +170,18 @@ def test_options_that_came_later_leave_old_hashes_alone():
         assert config_hash({"model": {**new["model"], **changed}}) != config_hash(old), changed
 
 
+def test_options_of_parts_that_came_later_leave_old_hashes_alone():
+    def of(codec, decoder):
+        return config_hash({"model": {"codec": {"init_args": codec}, "decoder": {"init_args": decoder}}})
+
+    later = {"grid": "pixel", "quantised": False, "patch": None, "shift_flipped": False}
+    old = of({"stride": 4}, {"hidden": None})
+    assert of({"stride": 4, **later}, {"hidden": None, "sigma": False}) == old
+    for changed in ({"grid": "msra"}, {"quantised": True}, {"patch": 3.0}, {"shift_flipped": True}):
+        assert of({"stride": 4, **later, **changed}, {"hidden": None}) != old, changed
+    assert of({"stride": 4}, {"hidden": None, "sigma": True}) != old
+
+
 def test_hash_is_canonical():
     a = config_hash({"model": {"a": 1, "b": [1.5, None]}, "trainer": {"logger": True, "max_steps": 3}})
     assert a == config_hash({"trainer": {"max_steps": 3, "logger": False}, "model": {"b": [1.5, None], "a": 1}})

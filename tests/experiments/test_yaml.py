@@ -25,7 +25,7 @@ from bipose_lit.sweep.plan import SweepPlan
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 BASE = FOLDER / "base.yaml"
-OVERLAYS = ("backbone", "data", "decoder", "logger", "pool", "refiner", "temporal", "trainer")
+OVERLAYS = ("backbone", "codec", "data", "decoder", "logger", "loss", "pool", "refiner", "temporal", "trainer")
 MANIFESTS = ("ablations", "recipes")
 SWEEPS = ("sweeps",)
 FILES = sorted(FOLDER.rglob("*.y*ml"))

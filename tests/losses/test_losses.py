@@ -1,12 +1,14 @@
 """Losses: normalisation, weights, pairing."""
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given
 
 from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.codecs.regression import RegressionCodec
 from bipose_lit.codecs.simcc import SimCCCodec
-from bipose_lit.losses import HeatmapMSE, PoseLoss, SimCCLoss, SmoothL1
+from bipose_lit.losses import HeatmapMSE, HeatmapOHKM, PoseLoss, SimCCLoss, SmoothL1
 from bipose_lit.losses.steps import StepLoss
 from bipose_lit.types import BiposeError
 
@@ -169,3 +171,82 @@ def test_a_loss_of_ones_own_is_weighted_by_its_labels():
 
     assert Mean().normaliser({}, torch.tensor([[1.0, 0.0], [0.5, 0.5]])).item() == 2
     assert Mean().normaliser({}, torch.zeros(2, 2)).item() > 0
+
+
+# --- the hardest joints ----------------------------------------------------------------------------------------------
+
+
+def noisy(seed=0, persons=4, joints=5, absent=1):
+    target, weight = example(joints, persons, absent=absent)
+    draw = torch.Generator().manual_seed(seed)
+    blur = torch.rand(persons, joints, 1, 1, generator=draw)
+    return {"heatmaps": target["heatmaps"] * blur}, target, weight
+
+
+@pytest.mark.parametrize("hardest", [1, 2, 4, 8])
+def test_hardest_joints_by_hand(hardest):
+    """Oracle: sort, person by person."""
+    pred, target, weight = noisy()
+    error = (pred["heatmaps"] - target["heatmaps"]).double().square().sum((-2, -1)) * weight
+    energy = target["heatmaps"].double().square().sum((-2, -1)) * weight
+    worst = sum(sum(sorted(person.tolist())[-hardest:]) for person in error)
+    largest = sum(sum(sorted(person.tolist())[-hardest:]) for person in energy)
+    assert HeatmapOHKM(hardest)(pred, target, weight)["loss"].item() == pytest.approx(worst / largest, rel=1e-5)
+
+
+@given(st.integers(0, 1000), st.integers(1, 6))
+def test_laws_of_the_hardest_joints(seed, hardest):
+    pred, target, weight = noisy(seed)
+    ohkm, plain = HeatmapOHKM(hardest), HeatmapMSE()
+    found, mean = (loss(pred, target, weight)["loss"].item() for loss in (ohkm, plain))
+    assert found == pytest.approx(mean, rel=1e-6) if hardest >= 4 else found > mean - 1e-6, "four joints have labels"
+    blank = {"heatmaps": torch.zeros_like(target["heatmaps"])}
+    assert ohkm(blank, target, weight)["loss"].item() == pytest.approx(1, rel=1e-5)
+    assert ohkm(target, target, weight)["loss"].item() == 0
+    assert ohkm(pred, target, 0 * weight)["loss"].item() == 0
+
+
+def test_only_the_hardest_joints_have_a_gradient_and_it_is_the_reference_s():
+    """Oracle: the reference's loss (k largest of half the mean squared errors, averaged), up to a constant of the batch."""
+    pred, target, weight = noisy(absent=0)
+    maps = pred["heatmaps"].requires_grad_()
+    HeatmapOHKM(2)(pred, target, weight)["loss"].backward()
+    found, maps.grad = maps.grad, None
+    each = 0.5 * (maps - target["heatmaps"]).square().mean((-2, -1))
+    (each.topk(2, dim=1).values.sum() / 2 / len(maps)).backward()
+    assert (found.flatten(2).abs().sum(-1) > 0).sum(1).tolist() == [2] * 4
+    chosen = maps.grad.abs() > 1e-12
+    ratio = found[chosen] / maps.grad[chosen]
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_hardest_joints_of_parts_are_those_of_the_whole(processes, accumulate):
+    """The step's loss over parts of unequal numbers of labels is that of one batch."""
+    pred, target, weight = noisy(persons=2 * processes * accumulate)
+    weight[0] = 0
+    loss = HeatmapOHKM(2)
+    whole = loss(pred, target, weight)["loss"]
+    so_far = None
+    pieces = [
+        [slice(2 * (m * processes + r), 2 * (m * processes + r + 1)) for r in range(processes)]
+        for m in range(accumulate)
+    ]
+
+    def part(rows):
+        own = {"heatmaps": target["heatmaps"][rows]}
+        return loss({"heatmaps": pred["heatmaps"][rows]}, own, weight[rows])["loss"], loss.normaliser(own, weight[rows])
+
+    sums = [torch.stack([torch.stack([n, v * n]) for v, n in map(part, rows)]).sum(0) for rows in pieces]
+    now = iter(sums)
+    step = StepLoss(processes, accumulate, lambda _: next(now))
+    for m, rows in enumerate(pieces):
+        value, own = part(rows[0])
+        _, so_far = step.part({"loss": value}, own, m == 0)
+    assert so_far["loss"].item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_no_hardest_joint_is_refused():
+    with pytest.raises(BiposeError, match="hardest 0 is a number of joints"):
+        HeatmapOHKM(0)

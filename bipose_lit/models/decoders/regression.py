@@ -15,13 +15,15 @@ class RegressionDecoder(PoseDecoder):
     Args:
         hidden: widths of layers with ReLU in between; empty for one linear layer.
         dropout: before the last layer.
+        sigma: also predict how far off each coordinate will be, in the same units: a second last layer and a sigmoid, as RLE
+            has it (Li et al. 2021, whose code also divides what leads to the coordinates by its length; not done here).
     """
 
     pooled = True
 
-    def __init__(self, hidden: list[int] | None = None, dropout: float = 0.0) -> None:
+    def __init__(self, hidden: list[int] | None = None, dropout: float = 0.0, sigma: bool = False) -> None:
         super().__init__()
-        self.hidden, self.dropout = list(hidden or []), dropout
+        self.hidden, self.dropout, self.sigma = list(hidden or []), dropout, sigma
 
     def build(self, spec: FeatureSpec, joints: int, size: tuple[int, int]) -> None:
         layers: list[nn.Module] = []
@@ -29,13 +31,25 @@ class RegressionDecoder(PoseDecoder):
         for width in self.hidden:
             layers += [nn.Linear(before, width), nn.ReLU(inplace=True)]
             before = width
-        last = nn.Linear(before, 2 * joints)
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(*layers, nn.Dropout(self.dropout), last)
+        self.layers = nn.Sequential(*layers, nn.Dropout(self.dropout), _last(before, joints))
+        if self.sigma:
+            self.spread = _last(before, joints)
 
     def forward(self, features: Float[Tensor, "N C 1 1"]) -> Encoded:
-        return {"xy": self.layers(features.flatten(1)).unflatten(1, (-1, 2))}
+        vectors = features.flatten(1)
+        if not self.sigma:
+            return {"xy": self.layers(vectors).unflatten(1, (-1, 2))}
+        for layer in self.layers[:-1]:
+            vectors = layer(vectors)
+        xy, spread = self.layers[-1](vectors), self.spread(vectors)
+        return {"xy": xy.unflatten(1, (-1, 2)), "sigma": spread.float().sigmoid().unflatten(1, (-1, 2))}
+
+
+def _last(channels: int, joints: int) -> nn.Linear:
+    layer = nn.Linear(channels, 2 * joints)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 __all__ = ["RegressionDecoder"]

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bipose_lit.codecs.heatmap import parabola, peak
+from bipose_lit.codecs.peaks import parabola, peak
 from bipose_lit.models.base import Refiner, State
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
 from bipose_lit.types import BiposeError, Encoded, FeatureSpec
