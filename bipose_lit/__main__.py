@@ -27,6 +27,7 @@ LIGHTNING = {
     "predict": "predict joints",
 }
 TRACEBACK = "BIPOSE_TRACEBACK"
+PAPER = "paper"
 HIDDEN = "run-one"
 
 
@@ -146,7 +147,16 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     add_ablate(leaf(commands, "ablate", _ablate, "run or resume an ablation, then report"))
     add_sweep(leaf(commands, "sweep", _sweep, "search a space of options, compare the best with baselines, report"))
     report = leaf(commands, "report", _report, "write report.html, table.md and summary.csv from result files")
-    report.add_argument("folder", type=Path, metavar="DIR", help="folder of one ablation or sweep (OUT/NAME)")
+    report.add_argument(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of one ablation or sweep (OUT/NAME); '{PAPER}': the paper's claims",
+    )
+    report.add_argument(
+        "--runs", type=Path, metavar="OUT", help=f"with '{PAPER}': where recipes of experiments/recipes ran"
+    )
+    report.add_argument("--markdown", type=Path, metavar="FILE", help=f"with '{PAPER}': write the table here as well")
     data = commands.add_parser(
         "data", help="make, fetch, check and look at data", description="Make, fetch, check and look at data."
     )
@@ -313,6 +323,13 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
 
 
 def _report(args: argparse.Namespace) -> int:
+    if str(args.folder) == PAPER:
+        from bipose_lit.report.paper import paper_report
+
+        paper_report(args.runs, args.markdown)
+        return 0
+    if args.runs or args.markdown:
+        raise BiposeError(f"--runs and --markdown go with 'bipose report {PAPER}' alone; leave them out")
     from bipose_lit.store import SPEC, RunSpec
 
     specs = sorted(args.folder.glob(f"*/seed*/{SPEC}"))

@@ -401,7 +401,7 @@ def test_earlier_stages_have_a_weight_of_their_own():
             module.loss(s, *module.codec.encode(batch.joints[batch.valid], batch.visible[batch.valid]))
             for s in module.network(batch)
         ]
-        return float(module.training_step(batch, 0)["loss"]), [float(s["loss"]) for s in stages]
+        return float(module.training_step(batch, 0)["loss"].detach()), [float(s["loss"].detach()) for s in stages]
 
     (total, (first, last)), (half, _) = loss(), loss(intermediate=0.5)
     assert total == pytest.approx(first + last)
