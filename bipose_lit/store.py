@@ -300,7 +300,6 @@ LATER = {
     "model.backbone.init_args.bgr": False, "model.decoder.init_args.deconv": None,
 }  # fmt: skip
 """Options that came later, and their value that changes nothing: with it they are left out, so that older results stay valid."""
-
 _NESTED = re.compile(r"(?<=^data\.reader)(\.init_args\.reader)+|(?<=^data\.train_reader)(\.init_args\.reader)+")
 
 
