@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
+from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.published.checkpoint import Checkpoint, read_checkpoint
 from bipose_lit.published.fit import Fitted, check_pictures, fit
 from bipose_lit.published.networks import Target, configured, identify
@@ -86,6 +87,9 @@ def _overlay(out: Path, target: Target) -> dict[str, Any]:
     model: dict[str, Any] = {"backbone": dict(target.backbone)}
     if target.decoder is not None:
         model |= {"decoder": dict(target.decoder), "joints": target.joints}
+    if target.codec:
+        path = f"{HeatmapCodec.__module__}.{HeatmapCodec.__qualname__}"
+        model["codec"] = {"class_path": path, "init_args": dict(target.codec)}
     return {"model": {**model, "weights": str(out.resolve()), "weights_for": list(target.parts)}}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from torch import Tensor
@@ -34,6 +34,9 @@ _IMAGENET_VITS: Final = {
 }
 """timm's names of plain ViTs by width and patch: those whose pictures are normalised by ImageNet's mean, as torchvision's are."""
 _SIZE: Final = (192, 256)
+MSRA: Final = {"refine": "quarter", "grid": "msra", "quantised": True, "patch": 3.0, "shift_flipped": True}
+UDP: Final = {"refine": "dark", "grid": "udp", "quantised": False, "patch": 3.0, "shift_flipped": False}
+"""The laws by which places became maps in training: experiments/codec/msra.yaml and udp.yaml."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Target:
         joints: number of joints; 0 for a backbone alone.
         size: width and height of the crops.
         about: in words.
+        codec: arguments of `HeatmapCodec` by which its code reads the maps; {} where that is left to a configuration.
     """
 
     backbone: Mapping[str, Any]
@@ -53,6 +57,7 @@ class Target:
     joints: int
     size: tuple[int, int]
     about: str
+    codec: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -106,7 +111,8 @@ def identify(found: Renamed, source: Source) -> Target:
     decoder, joints, said = _decoder(tensors)
     if "decoder.x.weight" in tensors and "decoder.y.weight" in tensors:
         size = tensors["decoder.x.weight"].shape[0] // 2, tensors["decoder.y.weight"].shape[0] // 2
-    return Target(backbone, decoder, joints, size, f"{about}, {said}, {joints} joints")
+    codec = {} if "decoder.head.weight" not in tensors else UDP if backbone["class_path"].endswith("ViT") else MSRA
+    return Target(backbone, decoder, joints, size, f"{about}, {said}, {joints} joints", codec)
 
 
 def _resnet(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from compare import CASES, TOLERANCE
+from compare import CASES, PIXELS, TOLERANCE
 
 PLACE = os.environ.get("BIPOSE_REFERENCES")
 
@@ -27,3 +27,4 @@ def test_our_network_is_theirs(name):
     assert found["difference"] <= TOLERANCE
     assert found["moved"] == 0
     assert found["joints"] >= 34
+    assert (found["codec"] or 0) <= PIXELS

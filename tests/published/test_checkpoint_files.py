@@ -142,6 +142,7 @@ def test_what_holds_no_plain_weights(tmp_path, content, told):
     assert told in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_what_is_no_file_of_weights(tmp_path):
     for name, data in (
         ("empty", b""),

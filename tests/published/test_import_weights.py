@@ -20,10 +20,12 @@ from bipose_lit.models.backbones.timm_backbone import TimmBackbone
 from bipose_lit.models.rebuild import instantiate
 from bipose_lit.published.arguments import SOURCES as WORDS
 from bipose_lit.published.command import import_weights
+from bipose_lit.published.networks import MSRA, UDP
 from bipose_lit.published.sources import SOURCES, grid_of
 from bipose_lit.types import BiposeError
 
-BASE = Path(__file__).parents[2] / "experiments" / "base.yaml"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+BASE = EXPERIMENTS / "base.yaml"
 WRAPPERS = {
     "bare": dict,
     "state_dict": lambda state: {"epoch": 3, "model": "pose", "state_dict": state},
@@ -57,8 +59,7 @@ def test_every_source_has_words():
     assert list(WORDS) == list(SOURCES)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize(("wrapper", "zipped"), [*((w, True) for w in WRAPPERS), ("module", False)])
 def test_simplebaseline(save, baseline, wrapper, zipped):
     path = save(WRAPPERS[wrapper](named(baseline, naming.SIMPLEBASELINE)), "pose_resnet.pth.tar", zipped)
     lines = import_weights(path, "simplebaseline")
@@ -254,6 +255,12 @@ def test_what_is_told_of_the_file(save, baseline, tmp_path):
     assert any("averaged over training" in line for line in lines)
 
 
+@pytest.mark.parametrize(("law", "name"), [(MSRA, "msra"), (UDP, "udp")])
+def test_laws_are_those_of_the_codec_overlays(law, name):
+    overlay = yaml.safe_load((EXPERIMENTS / "codec" / f"{name}.yaml").read_text())
+    assert overlay["model"]["codec"]["init_args"] == law
+
+
 def test_the_overlay_is_a_configuration(save, tmp_path):
     """Composed over the base it names the weights and nothing that would be fetched."""
     net = naming.network(TimmBackbone("resnet18", bgr=True), naming.DeconvDecoder(16, 3), joints=15)
@@ -265,6 +272,9 @@ def test_the_overlay_is_a_configuration(save, tmp_path):
     assert model["weights"] == str(out)
     assert model["backbone"]["init_args"] | {"pretrained": False, "bgr": True} == model["backbone"]["init_args"]
     assert model["decoder"]["init_args"]["channels"] == [16, 16, 16]
+    codec = model["codec"]["init_args"]
+    assert (codec["grid"], codec["refine"], codec["shift_flipped"]) == ("msra", "quarter", True)
+    assert (codec["skeleton"], codec["sigma"]) == ("jhmdb", 1.5), "what the data say stays"
     again = tmp_path / "again.safetensors"
     import_weights(path, "simplebaseline", again, config)
     assert load_file(again).keys() == load_file(out).keys()
