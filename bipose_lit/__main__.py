@@ -299,8 +299,8 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
 
     from rich.console import Console
 
-    from bipose_lit.report.build import Report, build_report, tracks_by_clip
-    from bipose_lit.report.sweep import SweepReport, build_sweep_report, is_sweep
+    from bipose_lit.report.build import tracks_by_clip
+    from bipose_lit.report.choose import build_any_report
 
     frames = train = None
     note = ""
@@ -312,9 +312,7 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
             frames, train = tracks_by_clip(data.index("test").tracks), data.index("train").tracks
         except BiposeError as error:
             note = f"no pictures in the report: {error}\n"
-    built: Report | SweepReport = (
-        build_sweep_report(folder, frames, train) if is_sweep(folder) else build_report(folder, manifest, frames, train)
-    )
+    built = build_any_report(folder, manifest, frames, train)
     terminal = sys.stdout.isatty()
     console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else 160)
     built.show(console)

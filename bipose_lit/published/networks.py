@@ -17,7 +17,7 @@ from bipose_lit.models.rebuild import instantiate
 from bipose_lit.published.sources import Renamed, Source, grid_of
 from bipose_lit.types import BiposeError
 
-_RESNETS: Final = {
+_RESNETS: Final[dict[tuple[tuple[int, ...], bool], int]] = {
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
     ((3, 4, 6, 3), True): 50,
@@ -117,7 +117,7 @@ def identify(found: Renamed, source: Source) -> Target:
 
 def _resnet(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
     blocks = tuple(_count(tensors, rf"backbone\.layer{stage}\.(\d+)\..+") for stage in range(1, 5))
-    layers = _RESNETS.get((blocks, "backbone.layer1.0.conv3.weight" in tensors))  # type: ignore[call-overload]
+    layers = _RESNETS.get((blocks, "backbone.layer1.0.conv3.weight" in tensors))
     if layers is None:
         raise BiposeError(
             "its tensors are of no ResNet, HRNet or ViT that is known here; name the network with -c (configuration files as for "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bipose_lit.metrics.summary import full_name
 from bipose_lit.report.analysis import REGIMES, Analysis, Scores, own_level
-from bipose_lit.report.load import metric_of
+from bipose_lit.report.load import Study, metric_of
 from bipose_lit.report.statistics import MIN_SEEDS_VERDICT, Contrast, Verdict
 from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, percent, quantity
 
@@ -78,10 +78,15 @@ def further_table(a: Analysis) -> Table | None:
 
 def cost_table(a: Analysis) -> Table:
     """What the arms cost: size, arithmetic, time, look-ahead."""
+    return costs(a.study, {arm: s.about for arm, s in a.arms.items()})
+
+
+def costs(study: Study, arms: Mapping[str, str]) -> Table:
+    """The same, of the named arms; each is what its value says."""
     rows = []
-    for arm, s in a.arms.items():
-        facts = [run.result.facts for run in a.study.of(arm)]
-        measured = [run.result.measured for run in a.study.of(arm)]
+    for arm, about in arms.items():
+        facts = [run.result.facts for run in study.of(arm)]
+        measured = [run.result.measured for run in study.of(arm)]
         look = [f.get("look_ahead_frames", math.nan) for f in facts]
         ahead = "whole clip" if look and look[0] is None else DASH if look[0] != look[0] else f"{look[0]:g}"
         rows.append(
@@ -97,19 +102,11 @@ def cost_table(a: Analysis) -> Table:
                     Cell(number(_fact(measured, "train_seconds"), 0)),
                     Cell(number(_fact(measured, "peak_memory_mb"), 0)),
                 ),
-                s.about,
+                about,
             )
         )
-    columns = (
-        "parameters",
-        "trainable",
-        "FLOPs/frame",
-        "ms/frame",
-        "look-ahead, frames",
-        "steps",
-        "training s",
-        "peak MB",
-    )
+    sizes = "parameters", "trainable", "FLOPs/frame", "ms/frame"
+    columns = (*sizes, "look-ahead, frames", "steps", "training s", "peak MB")
     empty = [i for i in range(len(columns)) if all(r.cells[i].main == DASH for r in rows)]
     kept = [i for i in range(len(columns)) if i not in empty]
     rows = [Row(r.name, tuple(r.cells[i] for i in kept), r.about) for r in rows]

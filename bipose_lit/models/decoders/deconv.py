@@ -58,7 +58,7 @@ def stride_after(part: PoseDecoder, stride: int, channels: Sequence[int]) -> int
     Raises:
         BiposeError: it would be less than one crop pixel.
     """
-    scale = 2 ** len(channels)
+    scale = 1 << len(channels)
     if stride % scale:
         raise BiposeError(
             f"{type(part).__name__}: {len(channels)} doublings of a stride {stride} map pass the crop's own "
