@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= 1
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: help setup ablation test lint types fast ddp several notebooks tiny fuzz bench clean stage1 lock
+.PHONY: help setup ablation baselines test lint types fast ddp several notebooks tiny fuzz bench clean stage1 lock
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,10 @@ $(STAMP): requirements.lock pyproject.toml
 
 ablation: setup  ## the main job: make the synthetic set, run the temporal ablation, print its table, write its report
 	@$(BIN)/bipose ablate experiments/ablations/temporal.yaml --out runs --workers $(WORKERS)
+
+SEEDS ?= 1
+baselines: setup  ## every method under one budget, one table; SEEDS=5 for verdicts
+	@$(BIN)/bipose ablate experiments/ablations/baselines.yaml --out runs --workers $(WORKERS) --seeds $(SEEDS)
 
 test: setup lint types fast several tiny  ## everything below that must pass
 

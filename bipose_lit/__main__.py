@@ -16,6 +16,7 @@ from bipose_lit import __version__
 from bipose_lit.ablation.arguments import add_ablate
 from bipose_lit.dashboard import add_dashboard
 from bipose_lit.datasets.arguments import add_data_commands, names
+from bipose_lit.evaluate.arguments import add_evaluate
 from bipose_lit.published.arguments import add_import
 from bipose_lit.sweep.arguments import add_sweep
 from bipose_lit.types import BiposeError, Preempted
@@ -161,7 +162,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         "data", help="make, fetch, check and look at data", description="Make, fetch, check and look at data."
     )
     add_data_commands(data.add_subparsers(dest="action", required=True, metavar="ACTION"), leaf)
-    _add_evaluate(leaf(commands, "evaluate", _evaluate, "score anybody's predictions by a data set's own protocol"))
+    add_evaluate(leaf(commands, "evaluate", _evaluate, "score anybody's predictions by a data set's own protocol"))
     weights = leaf(
         commands, "weights", _weights, "weights of a run's parts as one small file, for other runs to start from"
     )
@@ -170,6 +171,15 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     weights.add_argument("--parts", type=names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
     weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
     add_import(leaf(commands, "import-weights", _import_weights, "published weights as ours, for model.weights"))
+    codecs = leaf(commands, "codecs", _codecs, "round-trip errors and best possible scores of all codecs by crop size")
+    for name in ("coco", "mpii"):
+        codecs.add_argument(
+            f"--{name}",
+            type=Path,
+            metavar="DIR",
+            help=f"labels to score (default: {name}_mini in BIPOSE_REAL_DATA, else synthetic)",
+        )
+    codecs.add_argument("--out", type=Path, metavar="FILE.md", help="write the table here as well")
     add_dashboard(leaf(commands, "dashboard", _dashboard, "look at a sweep's or an ablation's studies in a browser"))
     leaf(commands, "doctor", _doctor, "what is installed, reachable, missing, and what to do")
     one = leaf(commands, HIDDEN, _run_one, "one run of an ablation (started by 'ablate')")
@@ -179,38 +189,6 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     one.add_argument("--parent", type=int, default=0)
     one.add_argument("--prepare", action="store_true")
     return parser, leaves
-
-
-def _add_evaluate(parser: Parser) -> None:
-    from bipose_lit.evaluate.protocols import PROTOCOLS, describe
-
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"protocols:\n{describe()}"
-    parser.add_argument("protocol", metavar="PROTOCOL", help=f"one of {', '.join(PROTOCOLS)}")
-    parser.add_argument("--annotations", type=Path, required=True, metavar="A", help="file or folder of the labels")
-    parser.add_argument(
-        "--predictions", type=Path, required=True, metavar="P", help="file or folder of the predictions"
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here as well")
-    parser.add_argument("--engine", metavar="E", help="of COCO's AP: bipose (default), pycocotools or faster-coco-eval")
-    parser.add_argument("--oks", type=float, metavar="T", help="of the single precision and recall (default: 0.5)")
-    parser.add_argument(
-        "--min-score", type=float, metavar="S", help="of the single precision and recall (default: 0.5)"
-    )
-    parser.add_argument(
-        "--nms", type=float, metavar="OKS", help="thin out the predictions by OKS-NMS first (0.9 is usual)"
-    )
-    parser.add_argument("--skeleton", metavar="NAME|YAML", help="of labels that are not COCO's 17 joints")
-    parser.add_argument(
-        "--split",
-        metavar="S",
-        help="penn: train, val, test or all (default: test); jhmdb, sub_jhmdb: 1, 2, 3 or all, their mean (default: 1)",
-    )
-    parser.add_argument("--subjects", type=names, metavar="A,B,..", help="of Human3.6M (default: S9,S11)")
-    parser.add_argument("--unit", metavar="U", help="of Human3.6M's predictions: m or mm (default: as the labels)")
-    parser.add_argument(
-        "--cameras", type=Path, metavar="FILE", help="json: move Human3.6M's labels into each camera's axes"
-    )
 
 
 def _one_thread() -> None:
@@ -362,6 +340,14 @@ def _import_weights(args: argparse.Namespace) -> int:
 
         config = resolve(args.configs)
     print("\n".join(import_weights(args.file, args.source, args.out, config)))
+    return 0
+
+
+def _codecs(args: argparse.Namespace) -> int:
+    _one_thread()
+    from bipose_lit.ceilings import codecs
+
+    codecs(args.coco, args.mpii, args.out)
     return 0
 
 

@@ -19,6 +19,7 @@ MAIN = "experiments/ablations/temporal.yaml"
 CONFIGURATION = {"trainer", "model", "data", "seed_everything"}
 """Options of `bipose fit`, by which one of its files is known."""
 MODES, STAGES = ("frozen", "full"), ("given", "per_seed")
+LAYOUTS = ("question", "comparison")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Manifest:
         expected: numbers of somebody else's that arms should reach; a finished run says where it landed.
         notes: for the reader: budget, caveats.
         tags: for the dashboard.
+        layout: of the report: "question" (differences and regimes, costs apart), or "comparison" (one table of arms and costs).
     """
 
     path: Path
@@ -97,6 +99,7 @@ class Manifest:
     expected: tuple[Expected, ...] = ()
     notes: str = ""
     tags: tuple[str, ...] = ()
+    layout: str = "question"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for reports; file names relative to the manifest, so that equal ablations read equal anywhere."""
@@ -218,6 +221,7 @@ class _Reader(Fields):
             expected=read_expected(self.data.get("expected"), list(arms)),
             notes=self.take("notes", str, ""),
             tags=self.strings("tags"),
+            layout=self.one_of("layout", LAYOUTS),
         )
 
     def arms(self) -> dict[str, tuple[Overlay, ...]]:

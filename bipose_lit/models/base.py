@@ -114,10 +114,13 @@ class Refiner(Part):
     Attributes:
         causal: True if the output at t depends on frames up to t only.
         context: frames that can matter before and after t; None for the whole clip.
+        identity: False where an untrained refiner does not hand the predictions on unchanged, since its paper has it otherwise
+            (`LSTMPoseMachine`); an arm with it does not start as the others do.
     """
 
     causal: bool = False
     context: tuple[int | None, int | None] = (None, None)
+    identity: bool = True
 
     def build(self, spec: FeatureSpec, predicted: FeatureSpec, joints: int) -> None:
         """Makes the layers. Called once, by the network.

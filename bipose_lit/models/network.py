@@ -22,8 +22,8 @@ class PoseNetwork(Part):
 
     Backbone and decoder see real frames alone, so BatchNorm never meets padding. Each part draws its initial weights
     from a stream of its own: networks that differ in a head have equal backbones and decoders under one seed, and since
-    heads start as the identity, all arms of an ablation start as the same function. (In training, a refiner sends every
-    valid frame through the decoder, whose BatchNorm then sees more of them.)
+    heads start as the identity, all arms of an ablation start as the same function. (A refiner whose `identity` is False
+    does not; and in training a refiner sends every valid frame through the decoder, whose BatchNorm then sees more of them.)
 
     Args:
         backbone: images to maps.

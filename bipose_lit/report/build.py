@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bipose_lit.report import expectations, html, results, sections, tables, tuning
+from bipose_lit.report import costs, expectations, html, results, sections, tables, tuning
 from bipose_lit.report.analysis import Analysis, analyse
 from bipose_lit.report.load import Study, load_study
 from bipose_lit.report.pictures import Lookup
@@ -26,31 +26,32 @@ class Report:
 
     Attributes:
         analysis: every number.
-        main, cost: the tables.
+        main, cost: the tables; a comparison has one table for both.
         page, markdown, summary: the files.
     """
 
     analysis: Analysis
     main: tables.Table
-    cost: tables.Table
+    cost: tables.Table | None
     page: Path
     markdown: Path
     summary: Path
 
     @property
     def answers(self) -> list[str]:
-        """One sentence for each named contrast, and one for the assay."""
+        """One sentence for each named contrast, one for the assay, and in a comparison one on the mean pose."""
         a = self.analysis
-        sentence = "" if a.study.manifest.trial else results.assay_sentence(a)
-        return [*results.answers(a), *([sentence] if sentence else [])]
+        found = results.answers(a)
+        found += [] if a.study.manifest.trial else [results.assay_sentence(a)]
+        found += [costs.floor_sentence(a)] if self.cost is None else []
+        return [sentence for sentence in found if sentence]
 
     def show(self, console: Console | None = None) -> None:
         """Prints the tables, their footnotes and where the files are."""
         from rich.console import Console
 
         console = console or Console()
-        expected = expectations.table(self.analysis.study)
-        for table in (self.main, self.cost, *([expected] if expected is not None else [])):
+        for table in filter(None, (self.main, self.cost, expectations.table(self.analysis.study))):
             for part in tables.fitting(table, console.width):
                 console.print(part)
         for text in self.answers:
@@ -87,7 +88,7 @@ def build_report(
 
 def write_tables(analysis: Analysis, folder: Path) -> Report:
     """table.md and summary.csv; the page is left to the caller."""
-    main, cost = results.main_table(analysis), results.cost_table(analysis)
+    main, cost = sections.main_and_cost(analysis)
     report = Report(analysis, main, cost, folder / PAGE, folder / MARKDOWN, folder / SUMMARY)
     with atomic(report.markdown) as handle:
         handle.write(markdown(report))

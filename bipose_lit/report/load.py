@@ -48,6 +48,7 @@ class Manifest:
         notes: for the reader: budget, caveats.
         threads: per run.
         about: arm -> words.
+        layout: "question" (arms, differences, regimes; costs apart) or "comparison" (one table with costs).
         raw: the whole file.
     """
 
@@ -70,6 +71,7 @@ class Manifest:
     notes: str = ""
     threads: int | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    layout: str = "question"
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -263,6 +265,7 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         notes=str(data.get("notes") or ""),
         threads=int(data["threads"]) if data.get("threads") else None,
         about={k: v for k, v in {**about, **dict(data.get("about") or {})}.items() if v and v != k},
+        layout=str(data.get("layout") or "question"),
         raw=data,
     )
 

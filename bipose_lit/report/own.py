@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bipose_lit.metrics.terms import parse
-from bipose_lit.report import expectations, html, results, tables
+from bipose_lit.report import costs, expectations, html, tables
 from bipose_lit.report.html import Section
 from bipose_lit.report.load import MANIFEST, Study, load_study, metric_of
 from bipose_lit.report.tables import Cell, Row, Table
@@ -130,7 +130,7 @@ def own_table(study: Study) -> Table:
 
 
 def _cost(study: Study) -> Table:
-    return results.costs(study, {arm: study.manifest.about.get(arm, "") for arm in study.arms})
+    return costs.costs_of(study, {arm: study.manifest.about.get(arm, "") for arm in study.arms})
 
 
 def _sections(study: Study) -> list[Section]:

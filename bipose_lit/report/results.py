@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bipose_lit.metrics.summary import full_name
 from bipose_lit.report.analysis import REGIMES, Analysis, Scores, own_level
-from bipose_lit.report.load import Study, metric_of
-from bipose_lit.report.statistics import MIN_SEEDS_VERDICT, Contrast, Verdict
-from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, percent, quantity
+from bipose_lit.report.load import metric_of
+from bipose_lit.report.statistics import MIN_SEEDS_INTERVAL, MIN_SEEDS_VERDICT, Contrast, Verdict
+from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, percent
 
 TRIAL = "trial, not a verdict"
 
@@ -45,13 +45,13 @@ def main_table(a: Analysis) -> Table:
     judged = {(v.contrast.arm, v.contrast.control): v for v in (*a.named, *a.others)}
     rows = []
     for s in (*a.arms.values(), *a.references.values()):
-        cells = [_level(a, s.level())]
+        cells = [level_cell(a, s.level())]
         for control in controls:
             v = judged.get((s.name, control))
             keep = v is not None and (control == manifest.baseline or not v.exploratory)
-            cells.append(_difference(a, v) if v is not None and keep else Cell())
-        cells += [Cell(_value(a, s.level(r).estimate)) for r in regimes]
-        cells.append(Cell(number(_mean([sums.mean for sums in s.accel.values()]))))
+            cells.append(difference_cell(a, v) if v is not None and keep else Cell())
+        cells += [Cell(value_of(a, s.level(r).estimate)) for r in regimes]
+        cells.append(Cell(number(mean_of([sums.mean for sums in s.accel.values()]))))
         rows.append(Row(s.name, tuple(cells), s.about, s.reference))
     head = [f"{a.metric}{' %' if a.factor == 100 else ''}", *(f"−\u00a0{c}" for c in controls)]
     head += [_TITLES.get(r, r) for r in regimes]
@@ -68,52 +68,12 @@ def further_table(a: Analysis) -> Table | None:
         cells = []
         for name, fraction in zip(names, fractions, strict=True):
             found = [metric_of(run.result.metrics, name) for run in a.study.of(arm)]
-            mean = _mean([v for v in found if v is not None])
+            mean = mean_of([v for v in found if v is not None])
             cells.append(Cell(percent(mean) if fraction else number(mean, 2 if abs(mean) >= 1 else 4)))
         rows.append(Row(arm, tuple(cells), s.about))
     columns = tuple(name + " %" * fraction for name, fraction in zip(names, fractions, strict=True))
     notes = ("Means over seeds on the test split, for reading only: the endpoint alone gives verdicts.",)
     return Table("further metrics", columns, tuple(rows), notes) if names else None
-
-
-def cost_table(a: Analysis) -> Table:
-    """What the arms cost: size, arithmetic, time, look-ahead."""
-    return costs(a.study, {arm: s.about for arm, s in a.arms.items()})
-
-
-def costs(study: Study, arms: Mapping[str, str]) -> Table:
-    """The same, of the named arms; each is what its value says."""
-    rows = []
-    for arm, about in arms.items():
-        facts = [run.result.facts for run in study.of(arm)]
-        measured = [run.result.measured for run in study.of(arm)]
-        look = [f.get("look_ahead_frames", math.nan) for f in facts]
-        ahead = "whole clip" if look and look[0] is None else DASH if look[0] != look[0] else f"{look[0]:g}"
-        rows.append(
-            Row(
-                arm,
-                (
-                    Cell(quantity(_fact(facts, "parameters"))),
-                    Cell(quantity(_fact(facts, "trainable_parameters"))),
-                    Cell(quantity(_fact(facts, "flops_per_frame"))),
-                    Cell(number(_fact(measured, "ms_per_frame"))),
-                    Cell(ahead),
-                    Cell(number(_fact(facts, "steps"), 0)),
-                    Cell(number(_fact(measured, "train_seconds"), 0)),
-                    Cell(number(_fact(measured, "peak_memory_mb"), 0)),
-                ),
-                about,
-            )
-        )
-    sizes = "parameters", "trainable", "FLOPs/frame", "ms/frame"
-    columns = (*sizes, "look-ahead, frames", "steps", "training s", "peak MB")
-    empty = [i for i in range(len(columns)) if all(r.cells[i].main == DASH for r in rows)]
-    kept = [i for i in range(len(columns)) if i not in empty]
-    rows = [Row(r.name, tuple(r.cells[i] for i in kept), r.about) for r in rows]
-    notes = (
-        "Measured times are means over seeds, on the machine that ran them; only ratios within one run are reliable.",
-    )
-    return Table("cost", tuple(columns[i] for i in kept), tuple(rows), notes)
 
 
 def contrast_table(a: Analysis) -> Table:
@@ -210,9 +170,8 @@ def footnotes(a: Analysis) -> list[str]:
     manifest, study, p = a.study.manifest, a.study, a.labels
     notes = [
         f"Estimand: arm minus control on {endpoint_name(a)} over all labelled joints, visible and occluded, final weights.",
-        f"{len(study.seeds)} seeds x {p.sources} clusters (independent sources), {p.clips} clips, "
-        f"{p.frames} scored frames, {p.labelled} labelled joints of {len(p.joint_names)} kinds; seeds and clusters are "
-        "crossed, intervals are 95% over both.",
+        f"{len(study.seeds)} seed{'s' * (len(study.seeds) != 1)} x {p.sources} clusters (independent sources), {p.clips} clips, "
+        f"{p.frames} scored frames, {p.labelled} labelled joints of {len(p.joint_names)} kinds; {_over(a)}.",
     ]
     if manifest.mode == "frozen":
         notes.append("Given frozen per-frame features; seeds vary stage 2 only.")
@@ -242,6 +201,13 @@ def footnotes(a: Analysis) -> list[str]:
         more = f"; and {len(study.missing) - 8} more" if len(study.missing) > 8 else ""
         notes.append(f"{len(study.missing)} runs are missing: {listed}{more}.")
     return [*notes, *(n[:1].upper() + n[1:] + "." * (not n.endswith(".")) for n in (*study.notes, *a.notes))]
+
+
+def _over(a: Analysis) -> str:
+    """What intervals run over."""
+    if len(a.study.seeds) < MIN_SEEDS_INTERVAL:
+        return "intervals are 95% over clusters alone: so few seeds cannot tell how runs differ, and nothing here is a verdict"
+    return "seeds and clusters are crossed, intervals are 95% over both"
 
 
 def caveats(a: Analysis) -> list[str]:
@@ -335,12 +301,12 @@ def possible(a: Analysis, level: Contrast) -> tuple[float, float]:
     return max(level.low, 0.0), min(level.high, 1.0)
 
 
-def _level(a: Analysis, c: Contrast) -> Cell:
+def level_cell(a: Analysis, c: Contrast) -> Cell:
     low, high = possible(a, c)
-    return Cell(_value(a, c.estimate), interval(low, high, a.factor, 1 if a.factor == 100 else 2))
+    return Cell(value_of(a, c.estimate), interval(low, high, a.factor, 1 if a.factor == 100 else 2))
 
 
-def _difference(a: Analysis, v: Verdict) -> Cell:
+def difference_cell(a: Analysis, v: Verdict) -> Cell:
     return Cell(_signed(a, v.contrast.estimate), _interval(a, v.contrast), word(a, v))
 
 
@@ -356,7 +322,7 @@ def _signed(a: Analysis, value: float) -> str:
     return f"{value * a.factor:+.2f}" if math.isfinite(value) else DASH
 
 
-def _value(a: Analysis, value: float) -> str:
+def value_of(a: Analysis, value: float) -> str:
     return number(value * a.factor, 1 if a.factor == 100 else 2)
 
 
@@ -364,11 +330,7 @@ def _margin(a: Analysis, v: Verdict | None = None) -> str:
     return f"{(v.margin if v else a.study.manifest.margin) * a.factor:g}"
 
 
-def _fact(rows: Sequence[dict[str, Any]], key: str) -> float:
-    return _mean([float(row[key]) for row in rows if isinstance(row.get(key), int | float)])
-
-
-def _mean(values: Sequence[float]) -> float:
+def mean_of(values: Sequence[float]) -> float:
     finite = [v for v in values if math.isfinite(v)]
     return float(np.mean(finite)) if finite else math.nan
 
@@ -378,7 +340,7 @@ def joint_table(a: Analysis) -> Table:
     columns = tuple(a.arms)
     means: dict[str, Scores] = a.arms
     rows = [
-        Row(joint.replace("_", " "), tuple(Cell(_value(a, _mean(means[arm].joints[joint]))) for arm in columns))
+        Row(joint.replace("_", " "), tuple(Cell(value_of(a, mean_of(means[arm].joints[joint]))) for arm in columns))
         for joint in a.labels.joint_names
     ]
     return Table(f"{a.metric} by joint", columns, tuple(rows), first="joint")
@@ -388,6 +350,6 @@ def regime_table(a: Analysis) -> Table:
     """The endpoint by regime and arm, with intervals and the number of joints."""
     rows = []
     for regime in ("all", *_regimes(a)):
-        cells = (_level(a, own_level(s.sums[regime])) for s in a.arms.values())
+        cells = (level_cell(a, own_level(s.sums[regime])) for s in a.arms.values())
         rows.append(Row(_TITLES.get(regime, regime), (Cell(str(_joints(a, regime))), *cells)))
     return Table(f"{a.metric} by regime", ("joints", *a.arms), tuple(rows), first="regime")

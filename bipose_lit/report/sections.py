@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from bipose_lit.metrics.summary import alias, full_name
 from bipose_lit.metrics.terms import parse
-from bipose_lit.report import figures, html, media, pictures, results
+from bipose_lit.report import costs, figures, html, media, pictures, results
 from bipose_lit.report.analysis import Analysis, clip_means, frame_errors, gap_curve, gap_edges
 from bipose_lit.report.figures import Line, Panel, Spot
 from bipose_lit.report.forest import ForestRow, forest_table
 from bipose_lit.report.html import Budget, Section
 from bipose_lit.report.pictures import Lookup
-from bipose_lit.report.tables import to_html
+from bipose_lit.report.tables import Table, to_html
 from bipose_lit.store import Predictions
 from bipose_lit.types import ABSENT, OCCLUDED, BiposeError
 
@@ -60,13 +60,21 @@ def forest(a: Analysis) -> Section:
     )
 
 
+def main_and_cost(a: Analysis) -> tuple[Table, Table | None]:
+    """The result table and the cost table; a comparison has one for both."""
+    if a.study.manifest.layout == "comparison":
+        return costs.comparison_table(a), None
+    return results.main_table(a), costs.cost_table(a)
+
+
 def table(a: Analysis) -> Section:
     """The result table, further metrics and the cost table."""
-    main, further, cost = results.main_table(a), results.further_table(a), results.cost_table(a)
+    (main, cost), further = main_and_cost(a), results.further_table(a)
     body = to_html(main) + html.items(main.notes)
     if further is not None:
         body += "<h3>Further metrics</h3>" + to_html(further) + html.items(further.notes)
-    body += "<h3>Cost</h3>" + to_html(cost) + html.items(cost.notes)
+    if cost is not None:
+        body += "<h3>Cost</h3>" + to_html(cost) + html.items(cost.notes)
     return Section("table", "All arms", body)
 
 

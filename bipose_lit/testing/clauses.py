@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from bipose_lit.models.base import Part, TemporalHead
+from bipose_lit.models.base import Part
 from bipose_lit.models.rebuild import instantiate
 from bipose_lit.types import FeatureSpec
 
@@ -47,7 +47,7 @@ def built_part(part: P, build: Callable[[P], None]) -> P:
     return part
 
 
-def woken(head: TemporalHead, draw: torch.Generator) -> TemporalHead:
+def woken(head: P, draw: torch.Generator) -> P:
     """A copy with its zero-initialised weights replaced, as after some training."""
     other = copy.deepcopy(head)
     for parameter in other.parameters():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_index import BODY, COLOURS, draw_blobs, make_track
 
-from bipose_lit import geometry
+from bipose_lit import geometry, skeletons
 from bipose_lit.datasets.transforms import (
     MIRRORED,
     PLAIN,
@@ -191,3 +191,30 @@ def test_half_body_follows_the_box_rule(rule: str) -> None:
     # Two joints are too few for a box: the clip keeps its own.
     np.testing.assert_array_equal(half_body_boxes(track.boxes, track.joints, track.visible, BODY, "lower"), track.boxes)
     assert PLAIN.half == ""
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "upper"), [(skeletons.COCO, range(11)), (skeletons.MPII, range(7, 16))], ids=["coco", "mpii"]
+)
+@pytest.mark.parametrize("half", ["upper", "lower"])
+def test_half_body_is_as_large_as_the_reference_s(skeleton, upper: range, half: str) -> None:
+    """Oracle: half_body_transform of HRNet's code (scale x 1.5 about the chosen joints), its ids of the upper body."""
+    rng = np.random.default_rng(0)
+    width, height = 192, 256
+    chosen = [i for i in range(len(skeleton)) if (i in upper) == (half == "upper")]
+    for _ in range(20):
+        joints = rng.uniform(0, rng.uniform(50, 500, 2), (1, len(skeleton), 2)).astype(np.float32)
+        visible = (rng.random((1, len(skeleton))) < 0.8).astype(np.uint8) * 2
+        kept = [i for i in chosen if visible[0, i]]
+        whole = np.array([[0, 0, 500, 500]], np.float32)
+        found = half_body_boxes(whole, joints, visible, skeleton, half)
+        if len(kept) < 3:
+            np.testing.assert_array_equal(found, whole)
+            continue
+        w, h = np.ptp(joints[0, kept], axis=0)
+        aspect = width / height
+        w, h = (w, w / aspect) if w > aspect * h else (h * aspect, h)
+        theirs = 1.5 * w / width  # original pixels per crop pixel, as UDP and HRNet scale
+        matrix = clip_matrices(found, (width, height), 1.25)[0]
+        # One pixel more on each side before the factor 1.5: half a pixel at either end of the range.
+        assert theirs < 1 / matrix[0, 0] <= theirs + 1.5 / min(width, height) + 1e-4

@@ -16,6 +16,7 @@ from good import make_coco, make_mpii, make_posetrack
 
 from bipose_lit.ablation.manifest import Manifest, load_manifest
 from bipose_lit.cli import main, resolve
+from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.rebuild import instantiate
 from bipose_lit.module import PoseModule
 from bipose_lit.sweep.check import check_space
@@ -30,14 +31,31 @@ MANIFESTS = ("ablations", "recipes")
 SWEEPS = ("sweeps",)
 FILES = sorted(FOLDER.rglob("*.y*ml"))
 BESIDE = {
-    "pool": "decoder/regression.yaml",
-    "trainer/tiny.yaml": "trainer/heads.yaml",
-    "decoder/linear.yaml": "backbone/hrnet_w32.yaml",
-    "backbone/hrnet_w32.yaml": "decoder/linear.yaml",
-    "decoder/vitpose.yaml": "backbone/vit_small.yaml",
-    "backbone/vit_small.yaml": "decoder/vitpose.yaml",
+    "pool": ["decoder/regression.yaml"],
+    "trainer/tiny.yaml": ["trainer/heads.yaml"],
+    "decoder/linear.yaml": ["backbone/hrnet_w32.yaml"],
+    "backbone/hrnet_w32.yaml": ["decoder/linear.yaml"],
+    "decoder/vitpose.yaml": ["backbone/vit_small.yaml"],
+    "backbone/vit_small.yaml": ["decoder/vitpose.yaml"],
+    "refiner/lstm_pm.yaml": ["backbone/cpm.yaml", "decoder/cpm.yaml"],
+    "refiner/lstm_pm_matched.yaml": ["backbone/cpm.yaml", "decoder/cpm.yaml"],
+    **{
+        f"{one}/{name}.yaml": [f"{other}/{name}.yaml"]
+        for name in ("hourglass", "cpm", "recurrent")
+        for one, other in (("backbone", "decoder"), ("decoder", "backbone"))
+    },
 }
 """What an overlay, or all of a folder, needs beside the base."""
+NARROW = {
+    "HourglassStem": {"channels": 16},
+    "StackedHourglass": {"stacks": 2},
+    "CPMTrunk": {"channels": 4, "kernel": 3},
+    "CPMStages": {"reduced": 4, "wide": 8, "wide_kernel": 3, "channels": 4, "kernel": 3},
+    "RecurrentTrunk": {"channels": 4},
+    "RecurrentDecoder": {"channels": 8, "kernel": 3, "reach": 5},
+    "LSTMPoseMachine": {"hidden": 4, "reduced": 4, "channels": 4, "kernel": 3},
+}
+"""What makes the classic networks tiny, by class."""
 
 
 def kind(path: Path) -> str:
@@ -50,8 +68,8 @@ def kind(path: Path) -> str:
 
 def beside(path: Path) -> list[Path]:
     name = path.relative_to(FOLDER)
-    needed = BESIDE.get(name.as_posix(), BESIDE.get(name.parts[0]))
-    return [BASE, FOLDER / needed] if needed else [BASE]
+    needed = BESIDE.get(name.as_posix(), BESIDE.get(name.parts[0], []))
+    return [BASE, *(FOLDER / other for other in needed)]
 
 
 def of(wanted: str) -> list[Any]:
@@ -98,9 +116,14 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
     del options["data.reader.init_args.root"]
     options |= roots("data.reader", data["reader"], sets)
     if keep_backbone:
-        del options["model.backbone.init_args.name"]
-    options["model.backbone.init_args.pretrained"] = False
+        del options["model.backbone.init_args.name"], options["model.backbone.class_path"]
+    if not keep_backbone or model["backbone"]["class_path"].endswith(".TimmBackbone"):
+        options["model.backbone.init_args.pretrained"] = False
     options["model.weights"] = None
+    for slot in ("backbone", "decoder", "refiner"):
+        small = NARROW.get((model[slot] or {"class_path": ""})["class_path"].rpartition(".")[2], {})
+        if slot != "backbone" or keep_backbone:
+            options |= {f"model.{slot}.init_args.{name}": value for name, value in small.items()}
     if keep_backbone and "img_size" in (model["backbone"]["init_args"].get("kwargs") or {}):
         options["model.backbone.init_args.kwargs"] = {"img_size": options["data.size"]}
     if not model["decoder"]["class_path"].endswith(".DeconvDecoder"):
@@ -165,11 +188,33 @@ def test_base(sets, tmp_path):
 @pytest.mark.parametrize("path", of("overlay"))
 def test_overlay(path, sets, tmp_path):
     folder = path.relative_to(FOLDER).parts[0]
-    config = step(
-        [*beside(path), path], sets, tmp_path, keep_backbone="backbone" in {folder, beside(path)[-1].parent.name}
-    )
+    keep = "backbone" in {folder, *(other.parent.name for other in beside(path))}
+    config = step([*beside(path), path], sets, tmp_path, keep_backbone=keep)
     assert config != resolve(beside(path)) or path.stem in ("none", "synthetic")
     assert path.read_text().startswith("# "), "the first line says what it is for"
+
+
+@pytest.mark.parametrize(
+    ("overlays", "size"),
+    [
+        (["backbone/hourglass.yaml", "decoder/hourglass.yaml"], (256, 256)),
+        (["backbone/cpm.yaml", "decoder/cpm.yaml"], (368, 368)),
+        (["backbone/recurrent.yaml", "decoder/recurrent.yaml"], (248, 248)),
+        (["backbone/cpm.yaml", "decoder/cpm.yaml", "refiner/lstm_pm.yaml"], (368, 368)),
+    ],
+    ids=["hourglass", "cpm", "recurrent", "lstm_pm"],
+)
+def test_classic_networks_are_built_at_full_size(overlays, size):
+    """What `test_overlay` makes tiny: overlays say what the classes' own defaults are, for the papers' crops."""
+    model = resolve([BASE, *(FOLDER / name for name in overlays)])["model"]
+    parts = {slot: instantiate(model[slot]) for slot in ("backbone", "decoder", "refiner") if model[slot]}
+    PoseNetwork(**parts, joints=15, size=size)
+    for slot, part in parts.items():
+        usual = type(part)().config()["init_args"]
+        found = part.config()["init_args"]
+        if slot == "decoder" and "refiner" in parts:
+            assert found.pop("stages") == 1 < usual.pop("stages")
+        assert found == pytest.approx(usual, abs=1e-3)
 
 
 @pytest.mark.parametrize("path", of("manifest"))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bipose_lit.metrics.summary import mean_of
-from bipose_lit.report import results, tables
+from bipose_lit.report import costs, results, tables
 from bipose_lit.report.analysis import analyse, gap_curve, gap_edges
 from bipose_lit.report.load import load_study
 from bipose_lit.report.tables import Cell, Row, Table
@@ -81,7 +82,7 @@ def test_references_are_marked(analysis) -> None:
 
 
 def test_all_columns_and_notes(analysis) -> None:
-    main, cost = results.main_table(analysis), results.cost_table(analysis)
+    main, cost = results.main_table(analysis), costs.cost_table(analysis)
     head = " ".join((*main.columns, *cost.columns))
     for part in (
         "pck@0.1[clip] %",
@@ -263,3 +264,74 @@ def test_formats() -> None:
     assert [tables.quantity(v) for v in (12, 1500, 16_600_000, 1.85e9)] == ["12", "1.5k", "16.6M", "1.85G"]
     assert tables.interval(-0.01, 0.02, sign=True) == "[-1.0, +2.0]"
     assert tables.interval(nan, 1) == ""
+
+
+# --- a comparison: one table with costs ------------------------------------------------------------------------------
+
+
+def compared(tree, **changed):
+    """The simulated tree as a comparison, with a mean pose."""
+    manifest = {
+        **json.loads((tree[0] / "manifest.json").read_text()),
+        "layout": "comparison",
+        "contrasts": [],
+        **changed,
+    }
+    return analyse(load_study(tree[0], manifest))
+
+
+def test_a_comparison_has_costs_and_the_mean_pose_in_its_table(tree, analysis) -> None:
+    a = compared(tree)
+    a.references["mean pose"] = replace(a.references["hold last"], name="mean pose")
+    table = costs.comparison_table(a)
+    head = " ".join(table.columns)
+    for part in (
+        "pck@0.1[clip] %",
+        "mean pose",
+        "visible",
+        "occluded",
+        "sees",
+        "parameters",
+        "FLOPs",
+        "ms/frame",
+        "training s",
+    ):
+        assert part in head
+    cells = {row.name: dict(zip(table.columns, row.cells, strict=True)) for row in table.rows}
+    assert {name: c["sees"].main for name, c in cells.items() if name in ("none", "lstm", "bilstm", "mean pose")} == {
+        "none": "frame",
+        "lstm": "past",
+        "bilstm": "clip",
+        "mean pose": "–",
+    }
+    assert cells["bilstm"]["parameters"].main == "16.6M"
+    found = costs.over_floor(a, a.arms["bilstm"], a.references["mean pose"])
+    means = [s.level().estimate for s in (a.arms["bilstm"], a.references["mean pose"])]
+    assert found.estimate == pytest.approx(means[0] - means[1])
+    assert cells["bilstm"]["−\u00a0mean pose"].main == f"{100 * found.estimate:+.1f}"
+    assert cells["mean pose"]["−\u00a0mean pose"].main == "–"
+
+
+def test_arms_that_do_not_clear_the_mean_pose_are_named(tree) -> None:
+    a = compared(tree)
+    assert costs.floor_sentence(a) == ""
+    a.references["mean pose"] = replace(a.arms["none"], name="mean pose", reference=True)
+    text = costs.floor_sentence(a)
+    assert "none" in text.split("not: ")[1].rstrip(".").split(", ")
+    low = {
+        name: {seed: replace(sums, values=0 * sums.values) for seed, sums in s.items()}
+        for name, s in a.arms["none"].sums.items()
+    }
+    a.references["mean pose"] = replace(a.arms["none"], name="mean pose", reference=True, sums=low)
+    assert (
+        costs.floor_sentence(a)
+        == f"{len(a.arms)} of {len(a.arms)} arms lie above the mean pose with their whole intervals."
+    )
+
+
+def test_one_seed_gives_intervals_over_clusters_and_says_so(tree) -> None:
+    notes = " ".join(results.footnotes(compared(tree, seeds=[0])))
+    assert "1 seed x" in notes
+    assert "over clusters alone" in notes
+    assert "crossed" not in notes
+    assert "crossed" in " ".join(results.footnotes(compared(tree)))
