@@ -16,6 +16,8 @@ from bipose_lit import __version__
 from bipose_lit.ablation.arguments import add_ablate
 from bipose_lit.dashboard import add_dashboard
 from bipose_lit.datasets.arguments import add_data_commands, names
+from bipose_lit.evaluate.arguments import add_evaluate
+from bipose_lit.published.arguments import add_import
 from bipose_lit.sweep.arguments import add_sweep
 from bipose_lit.types import BiposeError, Preempted
 
@@ -160,7 +162,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         "data", help="make, fetch, check and look at data", description="Make, fetch, check and look at data."
     )
     add_data_commands(data.add_subparsers(dest="action", required=True, metavar="ACTION"), leaf)
-    _add_evaluate(leaf(commands, "evaluate", _evaluate, "score anybody's predictions by a data set's own protocol"))
+    add_evaluate(leaf(commands, "evaluate", _evaluate, "score anybody's predictions by a data set's own protocol"))
     weights = leaf(
         commands, "weights", _weights, "weights of a run's parts as one small file, for other runs to start from"
     )
@@ -168,6 +170,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     weights.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
     weights.add_argument("--parts", type=names, default=["backbone", "decoder"], metavar="A,B,..", help="which parts")
     weights.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the numbers")
+    add_import(leaf(commands, "import-weights", _import_weights, "published weights as ours, for model.weights"))
     codecs = leaf(commands, "codecs", _codecs, "round-trip errors and best possible scores of all codecs by crop size")
     for name in ("coco", "mpii"):
         codecs.add_argument(
@@ -186,38 +189,6 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     one.add_argument("--parent", type=int, default=0)
     one.add_argument("--prepare", action="store_true")
     return parser, leaves
-
-
-def _add_evaluate(parser: Parser) -> None:
-    from bipose_lit.evaluate.protocols import PROTOCOLS, describe
-
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"protocols:\n{describe()}"
-    parser.add_argument("protocol", metavar="PROTOCOL", help=f"one of {', '.join(PROTOCOLS)}")
-    parser.add_argument("--annotations", type=Path, required=True, metavar="A", help="file or folder of the labels")
-    parser.add_argument(
-        "--predictions", type=Path, required=True, metavar="P", help="file or folder of the predictions"
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here as well")
-    parser.add_argument("--engine", metavar="E", help="of COCO's AP: bipose (default), pycocotools or faster-coco-eval")
-    parser.add_argument("--oks", type=float, metavar="T", help="of the single precision and recall (default: 0.5)")
-    parser.add_argument(
-        "--min-score", type=float, metavar="S", help="of the single precision and recall (default: 0.5)"
-    )
-    parser.add_argument(
-        "--nms", type=float, metavar="OKS", help="thin out the predictions by OKS-NMS first (0.9 is usual)"
-    )
-    parser.add_argument("--skeleton", metavar="NAME|YAML", help="of labels that are not COCO's 17 joints")
-    parser.add_argument(
-        "--split",
-        metavar="S",
-        help="penn: train, val, test or all (default: test); jhmdb, sub_jhmdb: 1, 2, 3 or all, their mean (default: 1)",
-    )
-    parser.add_argument("--subjects", type=names, metavar="A,B,..", help="of Human3.6M (default: S9,S11)")
-    parser.add_argument("--unit", metavar="U", help="of Human3.6M's predictions: m or mm (default: as the labels)")
-    parser.add_argument(
-        "--cameras", type=Path, metavar="FILE", help="json: move Human3.6M's labels into each camera's axes"
-    )
 
 
 def _one_thread() -> None:
@@ -306,8 +277,8 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
 
     from rich.console import Console
 
-    from bipose_lit.report.build import Report, build_report, tracks_by_clip
-    from bipose_lit.report.sweep import SweepReport, build_sweep_report, is_sweep
+    from bipose_lit.report.build import tracks_by_clip
+    from bipose_lit.report.choose import build_any_report
 
     frames = train = None
     note = ""
@@ -319,9 +290,7 @@ def report_folder(folder: Path, manifest: dict[str, Any] | None, config: dict[st
             frames, train = tracks_by_clip(data.index("test").tracks), data.index("train").tracks
         except BiposeError as error:
             note = f"no pictures in the report: {error}\n"
-    built: Report | SweepReport = (
-        build_sweep_report(folder, frames, train) if is_sweep(folder) else build_report(folder, manifest, frames, train)
-    )
+    built = build_any_report(folder, manifest, frames, train)
     terminal = sys.stdout.isatty()
     console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else 160)
     built.show(console)
@@ -359,6 +328,18 @@ def _weights(args: argparse.Namespace) -> int:
     from bipose_lit.weights import export
 
     print(export(args.folder, args.out, args.parts, args.dtype))
+    return 0
+
+
+def _import_weights(args: argparse.Namespace) -> int:
+    from bipose_lit.published.command import import_weights
+
+    config = None
+    if args.configs:
+        from bipose_lit.cli import resolve
+
+        config = resolve(args.configs)
+    print("\n".join(import_weights(args.file, args.source, args.out, config)))
     return 0
 
 

@@ -36,7 +36,7 @@ from bipose_lit.datasets import jhmdb, penn, pixel
 from bipose_lit.datasets.index import Reader
 from bipose_lit.losses import rle
 from bipose_lit.memory import reuse_freed_memory
-from bipose_lit.models.backbones import timm_backbone
+from bipose_lit.models.backbones import plain_vit, timm_backbone
 from bipose_lit.models.base import plain
 from bipose_lit.models.decoders import deconv
 from bipose_lit.models.decoders import regression as regression_decoder
@@ -50,7 +50,7 @@ from bipose_lit.types import BiposeError
 
 BUILT_IN = (
     timm_backbone, conv_lstm, controls, attention, film, spatial, joint_lstm, deconv, regression_decoder, simcc_decoder, heatmap,
-    regression, simcc, losses, rle, jhmdb, penn, pixel,
+    regression, simcc, losses, rle, jhmdb, penn, pixel, plain_vit,
 )  # fmt: skip
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
 

@@ -366,7 +366,8 @@ def describe(value: Any) -> Any:
         asdict(value) if is_dataclass(value) and not isinstance(value, type) else getattr(value, "__dict__", {})
     )
     cls = type(value)
-    kept = {k: describe(v) for k, v in attributes.items() if not k.startswith("_")}
+    later = getattr(cls, "LATER", {})
+    kept = {k: describe(v) for k, v in attributes.items() if not (k.startswith("_") or (k in later and v == later[k]))}
     return {"class": f"{cls.__module__}.{cls.__qualname__}", **(kept or {"repr": repr(value)})}
 
 

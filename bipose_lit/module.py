@@ -46,7 +46,7 @@ class PoseModule(L.LightningModule):
         joints: number of joints K.
         size: width and height of the crops.
         weights: safetensors file that parts start from (`bipose_lit.weights`); null for the parts' own start.
-        weights_for: which parts: "backbone", "decoder", "temporal", "pool", "refiner".
+        weights_for: which parts: "backbone", "decoder", "temporal", "pool", "refiner"; or layers of one ("decoder.layers").
         freeze_backbone: train everything but the backbone, whose BatchNorm stays as it is.
         flip_test: average predictions with those of the mirrored pictures.
         recipe: optimiser and schedule.
@@ -161,7 +161,8 @@ class PoseModule(L.LightningModule):
         """Loads the parts' pretrained weights and `weights`, once; a module from a checkpoint keeps its own."""
         if self._restored:
             return
-        self.network.backbone.initialise()
+        if self.weights is None or "backbone" not in self.weights_for:  # else what it fetches would be replaced
+            self.network.backbone.initialise()
         if self.weights is not None:
             load_parts(self.network, Path(self.weights), self.weights_for)
         self._restored = True

@@ -36,12 +36,19 @@ def save_parts(
 def load_parts(network: nn.Module, path: Path, parts: Iterable[str] = ("backbone", "decoder")) -> None:
     """Loads what `save_parts` wrote into the same sub-modules.
 
+    Args:
+        network: what is loaded into.
+        path: the file.
+        parts: names of parts, or of layers of a part ("decoder.layers": all but the last convolution, for another set of joints).
+
     Raises:
-        BiposeError: a missing or damaged file, or any tensor that is missing, left over or of another shape.
+        BiposeError: a missing or damaged file, any tensor that is missing, left over or of another shape, or no such layers.
     """
     wanted = set(parts)
-    tensors = {k: v for k, v in read(path).items() if k.split(".")[0] in wanted}
-    own = {k: v for k, v in network.state_dict().items() if k.split(".")[0] in wanted}
+    for layers in sorted(p for p in wanted if "." in p):
+        _check_layers(network, layers)
+    tensors = {k: v for k, v in read(path).items() if _within(k, wanted)}
+    own = {k: v for k, v in network.state_dict().items() if _within(k, wanted)}
     wrong = sorted(set(own) ^ set(tensors)) + sorted(
         k for k in set(own) & set(tensors) if own[k].shape != tensors[k].shape
     )
@@ -52,6 +59,22 @@ def load_parts(network: nn.Module, path: Path, parts: Iterable[str] = ("backbone
             "use the backbone and decoder they were trained with, or name the fitting parts in model.weights_for"
         )
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()}, strict=False)
+
+
+def _within(name: str, parts: Iterable[str]) -> bool:
+    return any(name.startswith(f"{part}.") for part in parts)
+
+
+def _check_layers(network: nn.Module, layers: str) -> None:
+    parent, _, last = layers.rpartition(".")
+    try:
+        network.get_submodule(layers)
+    except AttributeError:
+        found = getattr(network, parent, None)
+        known = ", ".join(n for n, _ in found.named_children()) if isinstance(found, nn.Module) else ""
+        raise BiposeError(
+            f"model.weights_for: {layers}: {parent} has no layers {last!r}{f'; it has {known}' if known else ''}"
+        ) from None
 
 
 def export(run: Path, out: Path, parts: Sequence[str] = ("backbone", "decoder"), dtype: str = "float16") -> str:

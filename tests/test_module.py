@@ -184,6 +184,16 @@ def test_checkpoints_need_neither_weight_files_nor_a_hub(tmp_path, monkeypatch):
         assert torch.equal(predictions(again)["joints"], expected["joints"])
 
 
+@pytest.mark.parametrize(("parts", "fetched"), [(["backbone", "decoder"], False), (["decoder"], True)])
+def test_pretrained_weights_that_would_be_replaced_are_not_fetched(tmp_path, monkeypatch, parts, fetched):
+    save_parts(make().network, tmp_path / "parts.safetensors")
+    module = make(weights=str(tmp_path / "parts.safetensors"), weights_for=parts)
+    asked = []
+    monkeypatch.setattr(module.network.backbone, "initialise", lambda: asked.append(True))
+    module.start_from_weights()
+    assert bool(asked) is fetched
+
+
 def test_a_resumed_fit_does_not_look_for_weights(tmp_path):
     save_parts(make().network, tmp_path / "parts.safetensors")
     module = make(weights=str(tmp_path / "parts.safetensors"))

@@ -46,6 +46,23 @@ def test_misfits_are_named(tmp_path) -> None:
         load_parts(make(4), tmp_path / "w.safetensors", ["temporal"])
 
 
+def test_layers_of_a_part_load_without_its_last_one(tmp_path) -> None:
+    """As from a network with other joints."""
+    source, target = make(4), make(4)
+    source.decoder = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 7, 1))
+    target.decoder = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1))
+    last = target.decoder[1].weight.clone()
+    save_parts(source, tmp_path / "w.safetensors")
+    load_parts(target, tmp_path / "w.safetensors", ["backbone", "decoder.0"])
+    torch.testing.assert_close(target.backbone.state_dict(), source.backbone.state_dict(), rtol=0, atol=0)
+    assert torch.equal(target.decoder[0].weight, source.decoder[0].weight)
+    assert torch.equal(target.decoder[1].weight, last)
+    with pytest.raises(BiposeError, match=r"decoder\.1\.weight"):
+        load_parts(target, tmp_path / "w.safetensors", ["decoder"])
+    with pytest.raises(BiposeError, match=r"decoder has no layers 'layers'; it has 0, 1"):
+        load_parts(target, tmp_path / "w.safetensors", ["backbone", "decoder.layers"])
+
+
 def test_missing_and_damaged_files(tmp_path) -> None:
     with pytest.raises(BiposeError, match="not found"):
         load_parts(make(), tmp_path / "none.safetensors")

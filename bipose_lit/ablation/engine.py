@@ -30,6 +30,7 @@ from bipose_lit.ablation.runner import COMMAND, Runner
 from bipose_lit.ablation.start import QUEUE, Start, crew, make_data, parse_options, starting, tell_results
 from bipose_lit.ablation.storage import was_opened
 from bipose_lit.ablation.worker import Session, look
+from bipose_lit.expected import landed
 from bipose_lit.store import RunSpec, atomic
 from bipose_lit.types import BiposeError
 
@@ -201,6 +202,9 @@ class Engine:
                 blocked.setdefault(state.why, []).append(key)
         some = self.backend.report is not None and any(s.name == "finished" for s in runs)
         problem = tell_results(self._report if some else None, mirroring, self.progress)
+        done = [s.result for s in runs if s.name == "finished" and s.result is not None]
+        for landing in landed(plan.manifest.expected, ((r.arm, r.metrics) for r in done)):
+            print(landing.text)
         for key, why in failed.items():
             print(f"bipose: failed: {key}: {why}", file=sys.stderr)
         for key, why in worst.items():

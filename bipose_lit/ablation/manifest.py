@@ -12,6 +12,7 @@ from typing import Any
 
 from bipose_lit.ablation.fields import Fields, Overlay, read_mapping
 from bipose_lit.ablation.text import close
+from bipose_lit.expected import Expected, read_expected
 from bipose_lit.types import BiposeError
 
 MAIN = "experiments/ablations/temporal.yaml"
@@ -68,6 +69,7 @@ class Manifest:
         assay: what is known beforehand to come out, for the report.
         metrics: what tables show beside the endpoint.
         trial: a trial of the machinery: no verdict is printed.
+        expected: numbers of somebody else's that arms should reach; a finished run says where it landed.
         notes: for the reader: budget, caveats.
         tags: for the dashboard.
         layout: of the report: "question" (differences and regimes, costs apart), or "comparison" (one table of arms and costs).
@@ -94,6 +96,7 @@ class Manifest:
     assay: Any = None
     metrics: tuple[str, ...] = ()
     trial: bool = False
+    expected: tuple[Expected, ...] = ()
     notes: str = ""
     tags: tuple[str, ...] = ()
     layout: str = "question"
@@ -113,6 +116,7 @@ class Manifest:
         result: dict[str, Any] = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
         result["path"] = self.path.name
         result["tune"] = None if self.tune is None else plain(asdict(self.tune))
+        result["expected"] = [asdict(e) for e in self.expected]
         result["arms"] = {
             arm: {
                 "about": ", ".join(Path(o).stem if isinstance(o, Path) else json.dumps(o) for o in overlays),
@@ -214,6 +218,7 @@ class _Reader(Fields):
             assay=self.data.get("assay"),
             metrics=self.strings("metrics"),
             trial=self.take("trial", bool, False),
+            expected=read_expected(self.data.get("expected"), list(arms)),
             notes=self.take("notes", str, ""),
             tags=self.strings("tags"),
             layout=self.one_of("layout", LAYOUTS),

@@ -67,6 +67,8 @@ def show_plan(
     print(f"workers: {workers}, threads each: {m.threads}{gpus}")
     print(f"disk: {disk}")
     print(f"time: {'about ' + clock(seconds) if math.isfinite(seconds) else 'unknown until the first run is finished'}")
+    for expected in m.expected:
+        print(f"expected: {expected.text}; GPU-hours: {expected.cost}")
     print(f"folder: {plan.folder}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -63,7 +65,12 @@ class Augmentation:
         shift: largest displacement of the centre in units of the padded box, uniform either side.
         flip: probability of mirroring; 0 where marks tell left from right, as on the synthetic people.
         half_body: probability of cropping to the upper or the lower body's joints (each equally likely).
+        normal: draw scale and rotation as the code of Simple Baselines and HRNet does: the factor is normal about 1, cut at 1
+            +- scale, which is its deviation too; the angle is normal, of deviation `rotation`, cut at twice that.
     """
+
+    LATER: ClassVar = {"normal": False}
+    """Fields that came later, and the value that changes nothing: kept features are named without them."""
 
     scale: float = 0.25
     rotation: float = 30.0
@@ -71,6 +78,7 @@ class Augmentation:
     shift: float = 0.05
     flip: float = 0.5
     half_body: float = 0.0
+    normal: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rotation_probability", "flip", "half_body"):
@@ -79,18 +87,31 @@ class Augmentation:
         for name in ("scale", "rotation", "shift"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"augmentation.{name} must not be negative, and is {getattr(self, name)}")
+        if self.normal and self.scale >= 1:
+            raise ValueError(f"augmentation.scale is {self.scale}, and must be below 1 where normal is true")
 
     def draw(self, rng: np.random.Generator) -> View:
         """One view. Every setting uses its own numbers, so switching one off leaves the others as they were."""
         u = rng.random(8)
+        if self.normal:
+            scale = 1 + self.scale * _normal(u[0], 1)
+            rotation = self.rotation * _normal(u[1], 2)
+        else:
+            scale = math.exp((2 * u[0] - 1) * math.log1p(self.scale))
+            rotation = (2 * u[1] - 1) * self.rotation
         return View(
-            scale=float(math.exp((2 * u[0] - 1) * math.log1p(self.scale))),
-            rotation=float((2 * u[1] - 1) * self.rotation) if u[2] < self.rotation_probability else 0.0,
+            scale=float(scale),
+            rotation=float(rotation) if u[2] < self.rotation_probability else 0.0,
             shift=(float((2 * u[3] - 1) * self.shift), float((2 * u[4] - 1) * self.shift)),
             flip=bool(u[5] < self.flip),
             half=("upper" if u[7] < 0.5 else "lower") if u[6] < self.half_body else "",
             pixels=int(rng.integers(2**63)),
         )
+
+
+def _normal(u: float, limit: float) -> float:
+    """A normal number from a uniform one, cut at +- limit."""
+    return min(limit, max(-limit, NormalDist().inv_cdf(min(max(u, 1e-12), 1 - 1e-12))))
 
 
 def half_body_boxes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bipose_lit.report import costs, html, results, sections, tables, tuning
+from bipose_lit.report import costs, expectations, html, results, sections, tables, tuning
 from bipose_lit.report.analysis import Analysis, analyse
 from bipose_lit.report.load import Study, load_study
 from bipose_lit.report.pictures import Lookup
@@ -51,7 +51,7 @@ class Report:
         from rich.console import Console
 
         console = console or Console()
-        for table in filter(None, (self.main, self.cost)):
+        for table in filter(None, (self.main, self.cost, expectations.table(self.analysis.study))):
             for part in tables.fitting(table, console.width):
                 console.print(part)
         for text in self.answers:
@@ -106,9 +106,11 @@ def markdown(report: Report) -> str:
     """The text of table.md."""
     a = report.analysis
     head = f"## {a.study.manifest.question or a.study.manifest.name}\n\n"
-    said = "".join(f"- {text}\n" for text in report.answers)
+    said = "".join(f"- {text}\n" for text in (*report.answers, *expectations.lines(a.study)))
     shown = (report.main, results.further_table(a), report.cost)
     parts = [head + said, *(tables.to_markdown(table) for table in shown if table is not None)]
+    if (expected := expectations.table(a.study)) is not None:
+        parts.append(tables.to_markdown(expected))
     if a.named or a.others:
         parts.append(tables.to_markdown(results.contrast_table(a)))
     if a.assay:
@@ -124,6 +126,7 @@ def sections_of(report: Report, frames: Lookup | None) -> list[html.Section]:
     a, budget = report.analysis, html.Budget()
     return [
         sections.forest(a),
+        expectations.section(a.study),
         sections.table(a),
         sections.gaps(a),
         sections.spread(a),
@@ -157,6 +160,7 @@ def _page(report: Report, frames: Lookup | None) -> str:
     header += f'<p class="question">{html.escape(manifest.name)}</p>' if manifest.question else ""
     header += '<p class="badges">' + (f'<span class="alert">{alert}</span>' if alert else "")
     header += "".join(f"<span>{html.escape(b)}</span>" for b in badges if b) + "</p>"
-    header += "".join(f'<p class="answer">{html.escape(text)}</p>' for text in report.answers)
+    said = (*report.answers, *expectations.lines(a.study))
+    header += "".join(f'<p class="answer">{html.escape(text)}</p>' for text in said)
     header += missing(a.study)
     return html.page(manifest.question or manifest.name, header, sections_of(report, frames), FOOTER)

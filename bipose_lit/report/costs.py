@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bipose_lit.report import results
 from bipose_lit.report.analysis import Analysis, Scores
+from bipose_lit.report.load import Study
 from bipose_lit.report.statistics import Contrast, contrast
 from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, quantity
 
@@ -17,10 +18,15 @@ NOTE = "Measured times are means over seeds, on the machine that ran them; only 
 
 def cost_table(a: Analysis) -> Table:
     """What the arms cost: size, arithmetic, time, look-ahead."""
+    return costs_of(a.study, {arm: s.about for arm, s in a.arms.items()})
+
+
+def costs_of(study: Study, arms: Mapping[str, str]) -> Table:
+    """The same, of the named arms; each is what its value says."""
     rows = []
-    for arm, s in a.arms.items():
-        facts = [run.result.facts for run in a.study.of(arm)]
-        measured = [run.result.measured for run in a.study.of(arm)]
+    for arm, about in arms.items():
+        facts = [run.result.facts for run in study.of(arm)]
+        measured = [run.result.measured for run in study.of(arm)]
         look = [f.get("look_ahead_frames", math.nan) for f in facts]
         ahead = "whole clip" if look and look[0] is None else DASH if look[0] != look[0] else f"{look[0]:g}"
         rows.append(
@@ -36,7 +42,7 @@ def cost_table(a: Analysis) -> Table:
                     Cell(number(_fact(measured, "train_seconds"), 0)),
                     Cell(number(_fact(measured, "peak_memory_mb"), 0)),
                 ),
-                s.about,
+                about,
             )
         )
     columns = (
@@ -114,4 +120,4 @@ def _fact(rows: Sequence[dict[str, Any]], key: str) -> float:
     return results.mean_of([float(row[key]) for row in rows if isinstance(row.get(key), int | float)])
 
 
-__all__ = ["MEAN_POSE", "comparison_table", "cost_table", "floor_sentence", "over_floor", "sees"]
+__all__ = ["MEAN_POSE", "comparison_table", "cost_table", "costs_of", "floor_sentence", "over_floor", "sees"]

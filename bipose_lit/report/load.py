@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bipose_lit.expected import Expected, read_expected
 from bipose_lit.metrics.condensed import Condensed
 from bipose_lit.store import RESULT, Predictions, RunResult
 from bipose_lit.tracking import history
@@ -42,6 +43,7 @@ class Manifest:
         trial: a trial of the machinery, never a verdict.
         assay: what the synthetic set's regimes should show, as `statistics` reads it; None: the default expectations.
         metrics: shown beside the endpoint, named as it is.
+        expected: numbers of somebody else's that arms should reach.
         data: one sentence about the data.
         notes: for the reader: budget, caveats.
         threads: per run.
@@ -64,6 +66,7 @@ class Manifest:
     trial: bool = False
     assay: Any = None
     metrics: tuple[str, ...] = ()
+    expected: tuple[Expected, ...] = ()
     data: str = ""
     notes: str = ""
     threads: int | None = None
@@ -257,6 +260,7 @@ def parse_manifest(data: Mapping[str, Any], name: str, found: Iterable[tuple[str
         trial=bool(data.get("trial")),
         assay=data.get("assay"),
         metrics=tuple(map(str, [metrics] if isinstance(metrics, str) else metrics)),
+        expected=read_expected(data.get("expected"), arms),
         data=_words(data.get("data")),
         notes=str(data.get("notes") or ""),
         threads=int(data["threads"]) if data.get("threads") else None,

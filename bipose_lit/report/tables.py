@@ -18,6 +18,7 @@ from rich.text import Text
 from bipose_lit.metrics.summary import full_name
 from bipose_lit.report import html
 from bipose_lit.report.analysis import Analysis
+from bipose_lit.report.load import Study
 
 DASH = "–"
 _VERDICTS = {"better": "bold green", "worse": "bold red", "equivalent": "bold cyan", "inconclusive": "yellow"}
@@ -201,20 +202,25 @@ def to_csv(a: Analysis) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, _COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    for text in _run_texts(a):
+    for text in _run_texts(a.study):
         buffer.write(text)
     for row in (*_reference_rows(a), *_contrast_rows(a)):
         writer.writerow({"name": a.study.manifest.name} | {k: _exact(v) for k, v in row.items()})
     return buffer.getvalue()
 
 
-def _run_texts(a: Analysis) -> Iterator[str]:
+def runs_csv(study: Study) -> str:
+    """The rows of kind "run" alone."""
+    return ",".join(_COLUMNS) + "\n" + "".join(_run_texts(study))
+
+
+def _run_texts(study: Study) -> Iterator[str]:
     """Each run's rows as text: a thousand runs have a million of them, so each is put together, not written by csv."""
     gap = {name: "," * (_COLUMNS.index(name) - _COLUMNS.index("metric")) for name in ("value", "measured")}
     rest = "," * (len(_COLUMNS) - 1 - _COLUMNS.index("value"))
-    name = _quoted(a.study.manifest.name)
+    name = _quoted(study.manifest.name)
     named: dict[str, str] = {}  # most names are those of every run: quoted once
-    for (arm, seed), run in a.study.runs.items():
+    for (arm, seed), run in study.runs.items():
         result = run.result
         head = f"{name},run,{_quoted(arm)},,{seed},"  # name, kind, arm, control, seed
         lines = []

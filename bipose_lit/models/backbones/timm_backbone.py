@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from bipose_lit.models.base import Backbone
 from bipose_lit.types import BiposeError, FeatureSpec
 
+FEATURES_ONLY = ("feature_location",)
+"""Arguments that timm's feature nets take, but not its whole models."""
+
 
 class TimmBackbone(Backbone):
     """One feature map of a timm model; layers past it are dropped, so every parameter has a gradient.
@@ -39,10 +42,13 @@ class TimmBackbone(Backbone):
             {"img_size": [192, 256]} (height, width) for a ViT, {"feature_location": ""} with out_index 1 for HRNet's
             own 32 channels at stride 4.
         frozen: no gradients, and BatchNorm keeps its running statistics.
+        bgr: the weights were trained on blue, green, red, with the usual means in the usual order, so that blue has red's and red
+            blue's: OpenCV's pictures as they come, as in the code of Simple Baselines (Xiao et al. 2018). Pictures stay RGB
+            everywhere else.
 
     Attributes:
         spec: channels and stride of the map.
-        mean, std: of the images that the weights expect, by channel, for values in [0, 1].
+        mean, std: of the images that the weights expect, by channel of an RGB image, for values in [0, 1].
 
     Raises:
         BiposeError: an unknown name (with the closest), arguments that the model refuses, a map it does not have.
@@ -56,6 +62,7 @@ class TimmBackbone(Backbone):
         out_index: int = -1,
         kwargs: dict[str, Any] | None = None,
         frozen: bool = False,
+        bgr: bool = False,
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -66,7 +73,7 @@ class TimmBackbone(Backbone):
             )
         if pretrained and weights is not None:
             raise BiposeError(f"backbone {name}: give pretrained: true or weights: {weights}, not both")
-        self.name, self.pretrained, self.weights, self.frozen = name, pretrained, weights, frozen
+        self.name, self.pretrained, self.weights, self.frozen, self.bgr = name, pretrained, weights, frozen, bgr
         self.arguments = dict(kwargs or {})
         self.net: Any = self._create(out_index, pretrained=False)
         info = self.net.feature_info
@@ -76,13 +83,15 @@ class TimmBackbone(Backbone):
         cfg = timm.get_pretrained_cfg(name)
         self.mean = tuple(cfg.mean) if cfg else (0.485, 0.456, 0.406)
         self.std = tuple(cfg.std) if cfg else (0.229, 0.224, 0.225)
+        if bgr:
+            self.mean, self.std = self.mean[::-1], self.std[::-1]
         self._drop_unused(cfg.input_size[1:] if cfg and cfg.fixed_input_size else (64, 64))
         if frozen:
             self.requires_grad_(False)
             self.train()
 
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
-        features: Tensor = self.net(images)[-1]
+        features: Tensor = self.net(images.flip(1) if self.bgr else images)[-1]
         return features.permute(0, 3, 1, 2).contiguous() if self.channels_last else features
 
     def train(self, mode: bool = True) -> TimmBackbone:
@@ -108,6 +117,13 @@ class TimmBackbone(Backbone):
                     "set pretrained: false, or weights: FILE (safetensors) of the same model"
                 ) from error
             self._load(source.state_dict(), "pretrained weights")
+
+    def whole_names(self) -> frozenset[str]:
+        """Names of the tensors of timm's whole model, its classifier included: a published file has more than this backbone."""
+        arguments = {k: v for k, v in self._model_arguments().items() if k not in FEATURES_ONLY}
+        with torch.device("meta"):
+            # Some have no classifier by themselves (MAE's), but a file of the same network may.
+            return frozenset(timm.create_model(self.name, **{"num_classes": 1000, **arguments}).state_dict())
 
     def _model_arguments(self) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,38 +27,56 @@ class DeconvDecoder(PoseDecoder):
     def __init__(self, channels: int | list[int] = 256, layers: int = 3) -> None:
         super().__init__()
         self.channels = [channels] * layers if isinstance(channels, int) else list(channels)
-        if min(self.channels, default=1) < 1:
-            raise BiposeError(f"DeconvDecoder: channels {self.channels} must be at least 1")
+        check_channels(self, self.channels)
         self.stride = 0
 
     def build(self, spec: FeatureSpec, joints: int, size: tuple[int, int]) -> None:
-        scale = 2 ** len(self.channels)
-        if spec.stride % scale:
-            raise BiposeError(
-                f"DeconvDecoder: {len(self.channels)} doublings of a stride {spec.stride} map pass the crop's own "
-                "resolution; use fewer layers"
-            )
-        self.stride = spec.stride // scale
-        layers: list[nn.Module] = []
-        before = spec.channels
-        for channels in self.channels:
-            layers += [self._double(before, channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-            before = channels
-        self.layers = nn.Sequential(*layers)
+        self.stride = stride_after(self, spec.stride, self.channels)
+        self.layers, before = doublings(spec.channels, self.channels)
         self.head = nn.Conv2d(before, joints, 1)
         # Maps start near zero, as SimpleBaselines' do: the first steps are not spent on unlearning noise.
         nn.init.normal_(self.head.weight, std=0.001)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    @staticmethod
-    def _double(before: int, after: int) -> nn.Module:
-        deconv = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
-        # Each output pixel sees 2x2 taps of the input: that is the fan-in, not 4x4 of the output.
-        nn.init.normal_(deconv.weight, std=(2 / (4 * before)) ** 0.5)
-        return deconv
-
     def forward(self, features: Float[Tensor, "N C h w"]) -> Encoded:
         return {"heatmaps": self.head(self.layers(features))}
 
 
-__all__ = ["DeconvDecoder"]
+def check_channels(part: PoseDecoder, channels: Sequence[int]) -> None:
+    """Refuses numbers of channels below 1.
+
+    Raises:
+        BiposeError: there is one.
+    """
+    if min(channels, default=1) < 1:
+        raise BiposeError(f"{type(part).__name__}: channels {list(channels)} must be at least 1")
+
+
+def stride_after(part: PoseDecoder, stride: int, channels: Sequence[int]) -> int:
+    """Stride of a map of this stride that was doubled so many times.
+
+    Raises:
+        BiposeError: it would be less than one crop pixel.
+    """
+    scale = 1 << len(channels)
+    if stride % scale:
+        raise BiposeError(
+            f"{type(part).__name__}: {len(channels)} doublings of a stride {stride} map pass the crop's own "
+            "resolution; use fewer layers"
+        )
+    return stride // scale
+
+
+def doublings(before: int, channels: Sequence[int]) -> tuple[nn.Sequential, int]:
+    """Transposed convolutions with BatchNorm and ReLU, each doubling the map, and the number of channels that come out."""
+    layers: list[nn.Module] = []
+    for after in channels:
+        deconv = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
+        # Each output pixel sees 2x2 taps of the input: that is the fan-in, not 4x4 of the output.
+        nn.init.normal_(deconv.weight, std=(2 / (4 * before)) ** 0.5)
+        layers += [deconv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        before = after
+    return nn.Sequential(*layers), before
+
+
+__all__ = ["DeconvDecoder", "check_channels", "doublings", "stride_after"]
