@@ -17,6 +17,7 @@ CASES = {
     "synthetic": "synthetic set",
     "heads": "heads over time",
     "decode": "heatmap decoding",
+    "structured": "structured inference",
     "startup": "start-up",
     "metrics": "metrics and report",
     "report": "report of many runs",
