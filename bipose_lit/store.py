@@ -262,33 +262,15 @@ class RunSpec:
             raise BiposeError(f"cannot read {path}: {error}; start the ablation again") from error
 
 
-UNHASHED = frozenset(
-    [
-        "trainer.default_root_dir",
-        "trainer.logger",
-        "trainer.enable_progress_bar",
-        "trainer.enable_model_summary",
-        "trainer.log_every_n_steps",
-        "data.reader.init_args.root",
-        "data.train_reader.init_args.root",
-        "data.reader.init_args.strict",
-        "data.train_reader.init_args.strict",
-        "data.reader.init_args.cache",
-        "data.train_reader.init_args.cache",
-        "data.cache.root",
-        "data.cache.budget_gb",
-        "data.cache.workers",
-        "data.cache.progress",
-        "data.cache.init_args.root",
-        "data.cache.init_args.budget_gb",
-        "data.cache.init_args.workers",
-        "data.cache.init_args.progress",
-        "data.num_workers",
-        "data.pin_memory",
-        "checkpoint",
-        "config",
-    ]
-)
+UNHASHED = frozenset([
+    "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+    "trainer.log_every_n_steps", "data.reader.init_args.root", "data.train_reader.init_args.root",
+    "data.reader.init_args.strict", "data.train_reader.init_args.strict", "data.reader.init_args.cache",
+    "data.train_reader.init_args.cache", "data.cache.root", "data.cache.budget_gb", "data.cache.workers",
+    "data.cache.progress", "data.cache.init_args.root", "data.cache.init_args.budget_gb",
+    "data.cache.init_args.workers", "data.cache.init_args.progress", "data.num_workers", "data.pin_memory",
+    "checkpoint", "config",
+])  # fmt: skip
 """Options that do not change what is learned: places, displays, loading processes. The data has its own fingerprint.
 
 Those of a reader also hold for the readers that it wraps (`innermost`)."""
@@ -298,6 +280,7 @@ LATER = {
     "model.codec.init_args.grid": "pixel", "model.codec.init_args.quantised": False, "model.codec.init_args.patch": None,
     "model.codec.init_args.shift_flipped": False, "model.decoder.init_args.sigma": False,
     "model.backbone.init_args.bgr": False, "model.decoder.init_args.deconv": None, "data.augmentation.normal": False,
+    "model.backbone.init_args.mean": None, "model.backbone.init_args.std": None,
 }  # fmt: skip
 """Options that came later, and their value that changes nothing: with it they are left out, so that older results stay valid."""
 _NESTED = re.compile(r"(?<=^data\.reader)(\.init_args\.reader)+|(?<=^data\.train_reader)(\.init_args\.reader)+")

@@ -10,6 +10,7 @@ SOURCES: Final = {
     "simplebaseline": "Simple Baselines' own code: ResNet and transposed convolutions, trained on BGR pictures",
     "hrnet": "HRNet's own code for poses",
     "mmpose": "mmpose 0.x and 1.x, and ViTPose's own code: ResNet, HRNet or ViT with heatmaps, ResNet with SimCC",
+    "hourglass": "Stacked Hourglass, of princeton-vl/pytorch_stacked_hourglass or bearpaw/pytorch-pose",
     "torchvision": "torchvision's ResNet and ViT for ImageNet (backbone alone)",
     "timm": "any model of timm, and HRNet's own ImageNet weights (backbone alone)",
 }

@@ -20,6 +20,8 @@ _WRAPPED: Final = ("state_dict", "model_state_dict", "model")
 """Under which name training codes keep the weights."""
 _AVERAGED: Final = ("state_dict_ema", "model_ema")
 """The same, averaged over time; timm's own loader prefers it."""
+_WRAPPERS: Final = ("module.", "model.")
+"""What training codes and wrappers for several devices put before every name."""
 _SAID: Final = "WeightsUnpickler error:"
 _GLOBAL: Final = re.compile(r"GLOBAL\s+([\w.]+)")
 
@@ -51,7 +53,7 @@ class Checkpoint:
     Attributes:
         path: the file.
         sha256: of the file.
-        tensors: by name, without prefixes that wrappers for several devices add.
+        tensors: by name, without what stands before every one (`_WRAPPERS`).
         notes: what else a reader should know.
     """
 
@@ -81,8 +83,8 @@ def read_checkpoint(path: Path, averaged: bool = False) -> Checkpoint:
     content = read(path) if path.suffix == ".safetensors" else _load(path)
     notes: list[str] = []
     tensors = _unwrapped(content, path, averaged, notes)
-    while tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    while wrapper := next((w for w in _WRAPPERS if tensors and all(name.startswith(w) for name in tensors)), ""):
+        tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
     return Checkpoint(path, digest, tensors, tuple(notes))
 
 

@@ -57,7 +57,7 @@ def import_weights(
     try:
         target = identify(found, law) if config is None else configured(config, law)
         backbone, wanted = target.build()
-        check_pictures(law, backbone)
+        check_pictures(found.pictures, backbone)
     except BiposeError as error:
         raise BiposeError(f"{where}: {error}") from error
     try:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bipose_lit.models.backbones.timm_backbone import TimmBackbone
 from bipose_lit.models.base import Backbone
-from bipose_lit.published.sources import Renamed, Source, grid_of, resampled
+from bipose_lit.published.sources import Pictures, Renamed, grid_of, resampled
 from bipose_lit.types import BiposeError
 
 _WRAPPERS = ("backbone.net.model.", "backbone.net.body.", "backbone.net.", "backbone.")
 _COUNTER = "num_batches_tracked"
 _SHOWN = 6
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -83,25 +83,28 @@ def fit(found: Renamed, backbone: Backbone, wanted: Mapping[str, Tensor]) -> Fit
     return result
 
 
-def check_pictures(source: Source, backbone: Backbone) -> None:
+def check_pictures(pictures: Pictures | None, backbone: Backbone) -> None:
     """Refuses a backbone that would see other colours than the weights were trained on.
 
     Raises:
-        BiposeError: says which way round.
+        BiposeError: says which.
     """
-    if source.bgr is None:
+    if pictures is None:
         return
-    mean, std = tuple(getattr(backbone, "mean", _MEAN)), tuple(getattr(backbone, "std", _STD))
-    step = -1 if source.bgr else 1
-    if bool(getattr(backbone, "bgr", False)) != source.bgr:
+    usual = Pictures()
+    bgr = bool(getattr(backbone, "bgr", False))
+    if bgr != pictures.bgr:
         raise BiposeError(
-            f"these weights were trained on {'BGR' if source.bgr else 'RGB'} pictures; set model.backbone.init_args.bgr to "
-            f"{'true' if source.bgr else 'false'}"
+            f"these weights were trained on {'BGR' if pictures.bgr else 'RGB'} pictures; set model.backbone.init_args.bgr to "
+            f"{'true' if pictures.bgr else 'false'}"
         )
-    if (mean, std) != (_MEAN[::step], _STD[::step]):
+    step = -1 if bgr else 1  # a backbone's own are of RGB pictures
+    own = tuple(tuple(getattr(backbone, n, getattr(usual, n)[::step]))[::step] for n in ("mean", "std"))
+    if not np.allclose(own, (pictures.mean, pictures.std), atol=1e-4):
         raise BiposeError(
-            f"these weights were trained on pictures of mean {_MEAN}, but the backbone has {mean}; choose a model whose pictures "
-            "are normalised so, for example 'NAME.mae' or 'deit_...' of timm for a ViT"
+            f"these weights were trained on pictures of mean {pictures.mean} and deviation {pictures.std}, but the backbone has "
+            f"{own[0]} and {own[1]}; set them where it has such options, or choose a model with the same (of timm's ViTs "
+            "NAME.mae or deit_... have ImageNet's)"
         )
 
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from bipose_lit.models.backbones import plain_vit, timm_backbone
+from bipose_lit.models.backbones import classic, plain_vit, timm_backbone
 from bipose_lit.models.base import Backbone, PoseDecoder
-from bipose_lit.models.decoders import deconv, simcc
+from bipose_lit.models.decoders import deconv, hourglass, simcc
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.rebuild import instantiate
-from bipose_lit.published.sources import Renamed, Source, grid_of
+from bipose_lit.published.sources import DEPTH, Renamed, Source, grid_of
 from bipose_lit.types import BiposeError
 
 _RESNETS: Final[dict[tuple[tuple[int, ...], bool], int]] = {
@@ -36,7 +36,16 @@ _IMAGENET_VITS: Final = {
 _SIZE: Final = (192, 256)
 MSRA: Final = {"refine": "quarter", "grid": "msra", "quantised": True, "patch": 3.0, "shift_flipped": True}
 UDP: Final = {"refine": "dark", "grid": "udp", "quantised": False, "patch": 3.0, "shift_flipped": False}
-"""The laws by which places became maps in training: experiments/codec/msra.yaml and udp.yaml."""
+NEWELL: Final = {
+    "sigma": 1.0,
+    "refine": "quarter",
+    "grid": "pixel",
+    "quantised": True,
+    "patch": 3.0,
+    "shift_flipped": False,
+}
+"""The laws by which places became maps in training: experiments/codec/msra.yaml, udp.yaml; Newell et al. draw about the
+pixel that a joint lies in."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +107,15 @@ def identify(found: Renamed, source: Source) -> Target:
     """
     tensors = found.tensors
     size = _SIZE
+    if "backbone.first.norm1.weight" in tensors:
+        return _hourglass(found)
     if "backbone.patch_embed.proj.weight" in tensors:
         backbone, about, size = _vit(tensors, whole="decoder" in source.parts)
     elif "backbone.stage4.0.branches.0.0.conv1.weight" in tensors:
         backbone, about = _hrnet(tensors)
     else:
         backbone, about = _resnet(tensors)
-    if source.bgr and backbone["class_path"].endswith(".TimmBackbone"):
+    if source.pictures is not None and source.pictures.bgr and backbone["class_path"].endswith(".TimmBackbone"):
         backbone["init_args"]["bgr"] = True
     if "decoder" not in source.parts:
         return Target(backbone, None, 0, size, about)
@@ -129,6 +140,37 @@ def _resnet(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
 def _hrnet(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
     width = tensors["backbone.stage4.0.branches.0.0.conv1.weight"].shape[0]
     return _timm(f"hrnet_w{width}", 1, {"feature_location": ""}), f"HRNet-W{width}"
+
+
+def _hourglass(found: Renamed) -> Target:
+    """Stem and stacks; the pictures' mean and deviation are options of the stem."""
+    tensors, pictures = found.tensors, found.pictures
+    first, head = tensors.get("backbone.last.0.conv3.weight"), tensors.get("decoder.heads.0.weight")
+    if first is None or head is None:
+        raise BiposeError("it is no whole Stacked Hourglass: the stem or the maps are missing")
+    if pictures is None:
+        raise BiposeError(
+            f"nobody knows the mean of the pictures that a network of {head.shape[0]} joints saw; name it with -c"
+        )
+    stacks = _count(tensors, r"decoder\.heads\.(\d+)\.weight")
+    blocks = _count(tensors, r"decoder\.residuals\.0\.(\d+)\..+")
+    width, middle, joints = int(head.shape[1]), int(first.shape[0]), int(head.shape[0])
+    stem = {
+        "channels": width,
+        "middle": None if middle == width // 2 else middle,
+        "mean": list(pictures.mean),
+        "std": list(pictures.std),
+    }
+    stages = {"stacks": stacks, "channels": None, "depth": DEPTH, "blocks": blocks}
+    paths = [f"{cls.__module__}.{cls.__qualname__}" for cls in (classic.HourglassStem, hourglass.StackedHourglass)]
+    return Target(
+        {"class_path": paths[0], "init_args": stem},
+        {"class_path": paths[1], "init_args": stages},
+        joints,
+        (256, 256),
+        f"{stacks} stacked hourglasses of {blocks} residual{'s' if blocks > 1 else ''}, {joints} joints",
+        NEWELL,
+    )
 
 
 def _vit(tensors: Mapping[str, Tensor], whole: bool) -> tuple[dict[str, Any], str, tuple[int, int]]:

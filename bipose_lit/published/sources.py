@@ -1,7 +1,8 @@
 """How the published codes name their tensors, as rules to one naming: timm's for backbones, our own for decoders.
 
 Facts read in: microsoft/human-pose-estimation.pytorch and leoxiaobin/deep-high-resolution-net.pytorch (lib/models), open-mmlab's
-mmpose 0.x and 1.x (models/backbones, models/heads), mmpretrain (VisionTransformer), ViTAE-Transformer/ViTPose, torchvision, timm.
+mmpose 0.x and 1.x (models/backbones, models/heads), mmpretrain (VisionTransformer), ViTAE-Transformer/ViTPose, torchvision, timm,
+princeton-vl/pytorch_stacked_hourglass (models), bearpaw/pytorch-pose (pose/models/hourglass.py).
 """
 
 from __future__ import annotations
@@ -15,12 +16,27 @@ from typing import Final
 import torch
 from torch import Tensor
 
-Rule = tuple[str, str]
-"""A pattern of whole names, and what they are in our naming; one that begins with DROP is left out, and what follows says why."""
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""A pattern of whole names, and what they are in our naming, as a template or a function of the match; what begins with DROP is
+left out, and what follows says why."""
 DROP: Final = "!"
 
 _RESNET: Final = r"(conv1|bn1|layer[1-4])\..+"
 _HRNET: Final = r"(conv[12]|bn[12]|layer1|transition[1-3]|stage[2-4])\..+"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures came to a network in training.
+
+    Attributes:
+        mean, std: by channel in the order in which they came, for values in [0, 1].
+        bgr: blue came first.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    bgr: bool = False
 
 
 @dataclass
@@ -32,12 +48,14 @@ class Renamed:
         origin: by name, what the file calls it.
         dropped: the file's name -> why it is left out.
         unknown: the file's names that no rule has.
+        pictures: what its network sees; None: whatever the configured one says.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    pictures: Pictures | None = None
 
 
 @dataclass(frozen=True)
@@ -46,23 +64,23 @@ class Source:
 
     Attributes:
         rules: the first that matches a name counts.
-        bgr: the weights want blue, green, red (`TimmBackbone`); None: whatever the network says.
+        pictures: what its networks see; None: not the same for all of them.
         averaged: of two states, the average over training is the one that is used.
         mend: changes what renaming alone does not.
         parts: of a network that a file has.
     """
 
     rules: tuple[Rule, ...]
-    bgr: bool | None = False
+    pictures: Pictures | None = Pictures()
     averaged: bool = False
     mend: Callable[[Renamed], None] | None = None
     parts: tuple[str, ...] = ("backbone", "decoder")
 
     def rename(self, tensors: Mapping[str, Tensor]) -> Renamed:
         """The tensors in our naming."""
-        found = Renamed()
+        found = Renamed(pictures=self.pictures)
         for name, tensor in tensors.items():
-            target = next((m.expand(to) for rule, to in self.rules if (m := re.fullmatch(rule, name))), None)
+            target = next((_named(m, to) for rule, to in self.rules if (m := re.fullmatch(rule, name))), None)
             if target is None or target in found.tensors:
                 found.unknown.append(name)
             elif target.startswith(DROP):
@@ -72,6 +90,10 @@ class Source:
         if self.mend is not None:
             self.mend(found)
         return found
+
+
+def _named(match: re.Match[str], to: str | Callable[[re.Match[str]], str]) -> str:
+    return match.expand(to) if isinstance(to, str) else to(match)
 
 
 def grid_of(places: int) -> tuple[int, int] | None:
@@ -100,6 +122,59 @@ def _move(found: Renamed, before: str, after: str) -> None:
         found.tensors[after], found.origin[after] = found.tensors.pop(before), found.origin.pop(before)
 
 
+DEPTH: Final = 4
+"""Halvings in an hourglass of either code, which is written into both."""
+
+
+def _princeton(match: re.Match[str]) -> str:
+    """A residual of PoseNet's nested hourglasses: each but the innermost lies in the place `low2` of the one around it."""
+    stack, nested, place, rest = match.groups()
+    level = DEPTH - 1 - nested.count("low2.")
+    if place == "low2":
+        return f"decoder.hourglasses.{stack}.bottom.0.{_residual(rest)}" if level == 0 else "unknown"
+    return f"decoder.hourglasses.{stack}.{_PLACES[place]}.{level}.0.{_residual(rest)}"
+
+
+def _bearpaw(match: re.Match[str]) -> str:
+    """A residual of HourglassNet's: by scale, coarsest first, then by place."""
+    stack, level, place, block, rest = match.groups()
+    if place == "3":
+        return f"decoder.hourglasses.{stack}.bottom.{block}.{_residual(rest)}"
+    return f"decoder.hourglasses.{stack}.{_PLACES[place]}.{level}.{block}.{_residual(rest)}"
+
+
+def _of_residual(prefix: str) -> Callable[[re.Match[str]], str]:
+    """A residual elsewhere: the pattern's last group is the name in it, the others fill the prefix."""
+    return lambda match: f"{match.expand(prefix)}.{_residual(match.groups()[-1])}"
+
+
+def _residual(rest: str) -> str:
+    """Either code's names inside of a pre-activation bottleneck in ours."""
+    rest = re.sub(r"^bn(\d)\.", r"norm\1.", rest)
+    rest = re.sub(r"^(conv\d)\.conv\.", r"\1.", rest)
+    return re.sub(r"^(?:skip_layer\.conv|downsample\.0)\.", "skip.", rest)
+
+
+def _mend_hourglass(found: Renamed) -> None:
+    """PoseNet makes a shortcut for every residual and reads those alone that change the width; the pictures of either code."""
+    for name in [n for n in found.tensors if ".skip." in n]:
+        norm = found.tensors.get(name.partition(".skip.")[0] + ".norm1.weight")
+        last = found.tensors.get(name.partition(".skip.")[0] + ".conv3.weight")
+        if norm is not None and last is not None and norm.shape[0] == last.shape[0]:
+            del found.tensors[name]
+            found.dropped[found.origin.pop(name)] = "a shortcut that is read by nothing"
+    bearpaw = any(name.startswith("layer1.") for name in found.origin.values())
+    joints = next((t.shape[0] for n, t in found.tensors.items() if n == "decoder.heads.0.weight"), 0)
+    mean = _BEARPAW.get(joints) if bearpaw else (0.0, 0.0, 0.0)
+    found.pictures = None if mean is None else Pictures(mean, (1.0, 1.0, 1.0))
+
+
+_PLACES: Final = {"up1": "skips", "low1": "downs", "low3": "ups", "0": "skips", "1": "downs", "2": "ups"}
+_BEARPAW: Final = {
+    16: (0.44044283, 0.44402671, 0.43268284),
+    17: (0.456607670, 0.43688232, 0.40614182),
+}
+"""Means of MPII's and COCO's pictures by number of joints, as that repository keeps them (data/*/mean.pth.tar)."""
 _HEAD: Final = r"(?:head|keypoint_head)\."
 _LAYER: Final = r"encoder\.layers\.encoder_layer_(\d+)\."
 
@@ -110,7 +185,7 @@ SOURCES: Final[dict[str, Source]] = {
             (r"deconv_layers\.(.+)", r"decoder.layers.\1"),
             (r"final_layer\.(weight|bias)", r"decoder.head.\1"),
         ),
-        bgr=True,
+        pictures=Pictures(bgr=True),
     ),
     "hrnet": Source(
         ((_HRNET, r"backbone.\g<0>"), (r"final_layer\.(weight|bias)", r"decoder.head.\1")),
@@ -139,6 +214,34 @@ SOURCES: Final[dict[str, Source]] = {
         ),
         mend=_mend_mmpose,
     ),
+    "hourglass": Source(
+        (
+            (r"pre\.0\.conv\.(.+)", r"backbone.conv.\1"),
+            (r"pre\.0\.bn\.(.+)", r"backbone.norm.\1"),
+            (r"pre\.1\.(.+)", _of_residual("backbone.first")),
+            (r"pre\.3\.(.+)", _of_residual("backbone.last.0")),
+            (r"pre\.4\.(.+)", _of_residual("backbone.last.1")),
+            (r"hgs\.(\d+)\.0\.((?:low2\.)*)(up1|low1|low2|low3)\.(.+)", _princeton),
+            (r"features\.(\d+)\.0\.(.+)", _of_residual(r"decoder.residuals.\1.0")),
+            (r"features\.(\d+)\.1\.conv\.(.+)", r"decoder.features.\1.0.\2"),
+            (r"features\.(\d+)\.1\.bn\.(.+)", r"decoder.features.\1.1.\2"),
+            (r"outs\.(\d+)\.conv\.(.+)", r"decoder.heads.\1.\2"),
+            (r"merge_features\.(\d+)\.conv\.conv\.(.+)", r"decoder.merge_features.\1.\2"),
+            (r"merge_preds\.(\d+)\.conv\.conv\.(.+)", r"decoder.merge_maps.\1.\2"),
+            (r"conv1\.(.+)", r"backbone.conv.\1"),
+            (r"bn1\.(.+)", r"backbone.norm.\1"),
+            (r"layer1\.0\.(.+)", _of_residual("backbone.first")),
+            (r"layer2\.0\.(.+)", _of_residual("backbone.last.0")),
+            (r"layer3\.0\.(.+)", _of_residual("backbone.last.1")),
+            (r"hg\.(\d+)\.hg\.(\d+)\.([0-3])\.(\d+)\.(.+)", _bearpaw),
+            (r"res\.(\d+)\.(\d+)\.(.+)", _of_residual(r"decoder.residuals.\1.\2")),
+            (r"fc\.(\d+)\.([01])\.(.+)", r"decoder.features.\1.\2.\3"),
+            (r"score\.(\d+)\.(.+)", r"decoder.heads.\1.\2"),
+            (r"fc_\.(\d+)\.(.+)", r"decoder.merge_features.\1.\2"),
+            (r"score_\.(\d+)\.(.+)", r"decoder.merge_maps.\1.\2"),
+        ),
+        mend=_mend_hourglass,
+    ),
     "torchvision": Source(
         (
             (rf"{_RESNET}|fc\.(weight|bias)", r"backbone.\g<0>"),
@@ -157,7 +260,7 @@ SOURCES: Final[dict[str, Source]] = {
     ),
     "timm": Source(
         ((r".+", r"backbone.\g<0>"),),
-        bgr=None,
+        pictures=None,
         averaged=True,
         parts=("backbone",),
     ),

@@ -145,6 +145,8 @@ def test_maps_start_near_zero_and_every_stack_is_a_stage():
     [
         (lambda: HourglassStem(6), "channels 6 must be a multiple of 4"),
         (lambda: HourglassStem(8, 3), "middle 3 must be an even number"),
+        (lambda: HourglassStem(8, mean=[0.5, 0.5]), "mean .* must be three numbers"),
+        (lambda: HourglassStem(8, std=[1.0, 0.0, 1.0]), "std .* must be three numbers, deviations above 0"),
         (lambda: StackedHourglass(0), "stacks 0 must be 1 to 8"),
         (lambda: StackedHourglass(9), "stacks 9 must be 1 to 8"),
         (lambda: StackedHourglass(1, 5), "channels 5 must be an even number"),

@@ -3,7 +3,7 @@
 CLONE is a clone of the reference repository (see `CASES`), of which nothing is needed but its files. The reference network gets
 random weights and random BatchNorm statistics; its checkpoint goes through `bipose import-weights` and into our network by the
 overlay which that writes. Both see the same random pictures, each as its own code reads them. What must agree: the outputs, to
-1e-5 of their largest value, and exactly the joints that the reference's own decoding finds in either's.
+1e-5 of the largest value, and exactly the joints that the reference's own decoding finds in either's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import io
 import json
 import sys
@@ -35,7 +36,6 @@ from bipose_lit.weights import load_parts
 TOLERANCE = 1e-5
 PIXELS = 1e-3
 """What our decoding may differ from theirs: they go through float32 matrices of places."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Options(dict):
@@ -57,16 +57,21 @@ class Case:
         folders: names that a clone of it usually has.
         make: its network from a clone.
         wrap: what its training code saves, from a state_dict.
-        bgr: its pictures are blue, green, red.
         zipped: saved in PyTorch's newer format.
+        size: width and height of its crops.
+        mean, std: of its pictures, by channel in its order.
+        bgr: which is blue, green, red.
     """
 
     source: str
     folders: tuple[str, ...]
     make: Callable[[Path], nn.Module]
     wrap: Callable[[dict[str, Tensor]], Any] = dict
-    bgr: bool = False
     zipped: bool = True
+    size: tuple[int, int] = (192, 256)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    bgr: bool = False
 
 
 def _training(state: dict[str, Tensor]) -> Any:
@@ -78,6 +83,41 @@ def _training(state: dict[str, Tensor]) -> Any:
 def _published(state: dict[str, Tensor]) -> Any:
     """What mmpose publishes; joints' sigmas lie in it as a numpy array."""
     return {"meta": {"epoch": 210, "dataset_meta": {"sigmas": np.full(17, 0.05)}}, "state_dict": dict(state)}
+
+
+def _nested(state: dict[str, Tensor]) -> Any:
+    """A model in DataParallel in a trainer."""
+    return {"state_dict": {f"model.module.{k}": v for k, v in state.items()}, "optimizer": {}, "epoch": 3}
+
+
+class Newell(nn.Module):
+    """PoseNet, which takes (N, H, W, 3) and stacks its stages' maps."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return list(self.net(images.permute(0, 2, 3, 1)).unbind(1))
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.net.state_dict(*args, **kwargs)
+
+
+def _newell(clone: Path) -> nn.Module:
+    sys.path.insert(0, str(clone))
+    return Newell(importlib.import_module("models.posenet").PoseNet(2, 256, 16))
+
+
+def _bearpaw(clone: Path) -> nn.Module:
+    file = clone / "pose/models/hourglass.py"
+    spec = importlib.util.spec_from_file_location("reference_hourglass", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    net: nn.Module = module.hg(num_stacks=2, num_blocks=2, num_classes=16)
+    return net
 
 
 def _configured(module: str, config: str) -> Callable[[Path], nn.Module]:
@@ -105,9 +145,21 @@ CASES = {
     "mmpose_resnet": Case("mmpose", ("mmpose",), openmmlab.resnet, _published, zipped=False),
     "mmpose_simcc": Case("mmpose", ("mmpose",), partial(openmmlab.resnet, head="simcc"), _published),
     "mmpose_hrnet": Case("mmpose", ("mmpose",), openmmlab.hrnet, _published),
+    "hourglass_newell": Case(
+        "hourglass", ("pytorch_stacked_hourglass",), _newell, _nested, size=(256, 256), mean=(0.0,) * 3, std=(1.0,) * 3
+    ),
+    "hourglass_bearpaw": Case(
+        "hourglass",
+        ("pytorch-pose",),
+        _bearpaw,
+        _training,
+        False,
+        (256, 256),
+        (0.44044283, 0.44402671, 0.43268284),
+        (1.0,) * 3,
+    ),
     "vitpose": Case("mmpose", ("ViTPose",), openmmlab.vitpose, _published, zipped=False),
 }
-SIZE = (192, 256)
 
 
 def randomise(net: nn.Module, seed: int) -> None:
@@ -132,23 +184,13 @@ def randomise(net: nn.Module, seed: int) -> None:
                 module.num_batches_tracked.fill_(int(torch.randint(1, 10**6, (), generator=draw)))
 
 
-def soften(net: nn.Module, images: Tensor) -> None:
-    """Scales the last layers so that the largest output is 1, as of a trained network: differences then are in its unit."""
-    with torch.inference_mode():
-        tops = [float(out.abs().max()) for out in outputs(net(images))]
-    ends = ("mlp_head_x", "mlp_head_y") if len(tops) == 2 else ("final_layer",)
-    with torch.no_grad():
-        for end, top in zip(ends, tops, strict=True):
-            layer: Any = next(m for n, m in net.named_modules() if n.split(".")[-1] == end)
-            layer.weight /= top
-            layer.bias /= top
-
-
 def outputs(found: Any) -> list[Tensor]:
-    """Maps, or SimCC's two axes."""
+    """Maps of every stage, or SimCC's two axes."""
     if isinstance(found, dict):
         return [found[key] for key in ("heatmaps", "x", "y") if key in found]
-    return list(found) if isinstance(found, tuple) else [found]
+    if isinstance(found, list | tuple):
+        return [out for stage in found for out in outputs(stage)]
+    return [found]
 
 
 def pictures(count: int, size: tuple[int, int], seed: int) -> Tensor:
@@ -160,35 +202,35 @@ def pictures(count: int, size: tuple[int, int], seed: int) -> Tensor:
     return (smooth + noise).round().clamp(0, 255).to(torch.uint8)
 
 
-def as_reference(images: Tensor, bgr: bool) -> Tensor:
+def as_reference(images: Tensor, case: Case) -> Tensor:
     """What the reference's loader makes of RGB pictures: divided by 255, then normalised channel by channel."""
-    x = images.flip(1) if bgr else images
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    x = images.flip(1) if case.bgr else images
+    mean, std = torch.tensor(case.mean).view(3, 1, 1), torch.tensor(case.std).view(3, 1, 1)
     return (x.float() / 255 - mean) / std
 
 
-def ours(overlay: Path) -> PoseNetwork:
+def ours(overlay: Path, size: tuple[int, int]) -> PoseNetwork:
     """Our network as an overlay of `bipose import-weights` makes it, started from its weights."""
     model = yaml.safe_load(overlay.read_text())["model"]
     network = PoseNetwork(
-        instantiate(model["backbone"]), instantiate(model["decoder"]), joints=model["joints"], size=SIZE
+        instantiate(model["backbone"]), instantiate(model["decoder"]), joints=model["joints"], size=size
     )
     load_parts(network, Path(model["weights"]), model["weights_for"])
     return network.eval()
 
 
 def decoded(clone: Path, maps: Tensor) -> np.ndarray:
-    """(N, K, 2) crop pixels by Simple Baselines' and HRNet's own decoding, the quarter-pixel step included."""
+    """(N, K, 2) pixels of crops at stride 4 by Simple Baselines' and HRNet's own decoding, the quarter-pixel step included."""
     sys.path.insert(0, str(clone / "lib"))
     inference = importlib.import_module("core.inference")
-    middle = np.tile(np.array([SIZE], np.float32) / 2, (len(maps), 1))
-    scale = np.tile(np.array([SIZE], np.float32) / 200, (len(maps), 1))
+    size = np.array([[4 * maps.shape[-1], 4 * maps.shape[-2]]], np.float32)
+    middle, scale = (np.tile(size / unit, (len(maps), 1)) for unit in (2, 200))
     found, _ = inference.get_final_preds(Options.of({"TEST": {"POST_PROCESS": True}}), maps.numpy(), middle, scale)
     return np.asarray(found)
 
 
 def largest_bins(clone: Path, bins: Tensor) -> np.ndarray:
-    """(N, K) the most likely bin, which is all that mmpose's decoding of SimCC reads."""
+    """(N, K, ...) the largest entries of rows."""
     return np.asarray(bins.argmax(-1))
 
 
@@ -198,7 +240,7 @@ def read_by_us(overlay: Path, maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
     There the reference code does not refine (`HeatmapCodec`).
     """
     codec = instantiate(yaml.safe_load(overlay.read_text())["model"]["codec"])
-    codec.build(maps.shape[1], SIZE)
+    codec.build(maps.shape[1], (4 * maps.shape[-1], 4 * maps.shape[-2]))
     places, _ = codec.decode({"heatmaps": maps})
     h, w = maps.shape[-2:]
     top = maps.flatten(2).argmax(-1)
@@ -210,16 +252,15 @@ def compare(name: str, clone: Path, seed: int = 0, count: int = 2) -> dict[str, 
     """Runs one case.
 
     Returns:
-        difference: the largest one between the outputs, whose own largest value is 1; joints: how many were decoded; moved: of
-        them, how many the reference's decoding finds elsewhere in our outputs; codec: how far our codec's places in our maps lie
-        from the reference's in its own, at most, in crop pixels (null where no decoding of its kind is there to compare with);
-        about: what the import took the file for.
+        difference: the largest one between the outputs, in units of the output's largest value; joints: how many were decoded;
+        moved: of them, how many the reference's decoding finds elsewhere in our outputs; codec: how far our codec's places in our
+        maps lie from the reference's in its own, at most, in crop pixels (null where no decoding of its kind is there to compare
+        with); about: what the import took the file for.
     """
     case = CASES[name]
-    images = pictures(count, SIZE, seed)
+    images = pictures(count, case.size, seed)
     net = case.make(clone).eval()
     randomise(net, seed)
-    soften(net, as_reference(images, case.bgr))
     with tempfile.TemporaryDirectory(prefix="bipose-") as folder:
         path = Path(folder) / "reference.pth.tar"
         torch.save(case.wrap(net.state_dict()), path, _use_new_zipfile_serialization=case.zipped)
@@ -229,16 +270,16 @@ def compare(name: str, clone: Path, seed: int = 0, count: int = 2) -> dict[str, 
         if status:
             raise SystemExit(status)
         overlay = Path(folder) / "ours.yaml"
-        network = ours(overlay)
+        network = ours(overlay, case.size)
         with torch.inference_mode():
-            theirs = outputs(net(as_reference(images, case.bgr)))
+            theirs = outputs(net(as_reference(images, case)))
             mine = outputs(network.decoder(network.extract(images)))
         read = read_by_us(overlay, mine[0]) if (clone / "lib/core/inference.py").exists() else None
     decode = decoded if read is not None else largest_bins
     apart = [np.asarray(decode(clone, a) != decode(clone, b)) for a, b in zip(theirs, mine, strict=True)]
     return {
         "about": said.getvalue().splitlines()[0].partition(": ")[2],
-        "difference": max(float((a - b).abs().max()) for a, b in zip(theirs, mine, strict=True)),
+        "difference": max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(theirs, mine, strict=True)),
         "joints": sum(a.shape[0] * a.shape[1] for a in apart),
         "moved": sum(int(a.reshape(*a.shape[:2], -1).any(-1).sum()) for a in apart),
         "codec": None if read is None else float(np.abs(read[0] - decoded(clone, theirs[0]))[~read[1]].max()),

@@ -136,6 +136,39 @@ def test_vitpose_is_told_from_its_tensors(save, tmp_path):
     assert "ViT of width 384 and depth 1" in lines[0]
 
 
+@pytest.mark.parametrize("joints", [5, 16])
+def test_stacked_hourglass_of_its_authors(save, tmp_path, joints):
+    """Shortcuts that they make and do not read are dropped; their pictures are not normalised."""
+    net = naming.hourglass(joints, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0])
+    state = {f"model.module.{k}": v for k, v in naming.newell(net.state_dict()).items()}
+    out = tmp_path / "ours.safetensors"
+    lines = import_weights(save({"state_dict": state, "optimizer": {}}), "hourglass", out)
+    again = made(out)
+    assert same(again, net)
+    assert (again.backbone.mean, again.backbone.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert f"2 stacked hourglasses of 1 residual, {joints} joints" in lines[0]
+    assert any("read by nothing" in line for line in lines)
+
+
+def test_stacked_hourglass_of_pytorch_pose(save, tmp_path):
+    mean = [0.44044283, 0.44402671, 0.43268284]
+    net = naming.hourglass(16, middle=16, mean=mean, std=[1.0, 1.0, 1.0])
+    state = naming.bearpaw(net.state_dict())
+    out = tmp_path / "ours.safetensors"
+    import_weights(save({"state_dict": {f"module.{k}": v for k, v in state.items()}}), "hourglass", out)
+    again = made(out)
+    assert same(again, net)
+    assert again.backbone.mean == pytest.approx(mean)
+    with pytest.raises(BiposeError, match="pictures of mean"):
+        import_weights(tmp_path / "reference.pth", "hourglass", None, configuration(naming.hourglass(16, middle=16)))
+    odd = naming.hourglass(5, middle=16, mean=[0.0] * 3, std=[1.0] * 3)
+    path = save(naming.bearpaw(odd.state_dict()), "odd.pth")
+    with pytest.raises(BiposeError, match="nobody knows the mean"):
+        import_weights(path, "hourglass", out)
+    import_weights(path, "hourglass", out, configuration(odd))
+    assert same(made(out), odd)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_torchvision_resnet_gives_equal_features(save, tmp_path, name):
     torch.manual_seed(0)

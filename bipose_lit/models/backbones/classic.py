@@ -21,17 +21,31 @@ class HourglassStem(Backbone):
     Args:
         channels: of the map; there are a quarter of them after the 7x7 and a half after the first residual.
         middle: channels between the last two residuals, even; null for a half.
+        mean, std: of the images, by channel, for values in [0, 1]; null for ImageNet's. The authors' code has 0 and 1, bearpaw's
+            the mean of its data and 1.
 
     Raises:
-        BiposeError: channels that are no multiple of 4, or an odd middle.
+        BiposeError: channels that are no multiple of 4, an odd middle, or means and deviations that are not three each.
     """
 
-    def __init__(self, channels: int = 256, middle: int | None = None) -> None:
+    def __init__(
+        self,
+        channels: int = 256,
+        middle: int | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
         super().__init__()
         if channels < 4 or channels % 4:
             raise BiposeError(f"HourglassStem: channels {channels} must be a multiple of 4")
         if middle is not None and (middle < 2 or middle % 2):
             raise BiposeError(f"HourglassStem: middle {middle} must be an even number, or null")
+        for name, values in (("mean", mean), ("std", std)):
+            if values is None:
+                continue
+            if len(values) != 3 or (name == "std" and min(values) <= 0):
+                raise BiposeError(f"HourglassStem: {name} {values} must be three numbers, deviations above 0")
+            setattr(self, name, tuple(values))
         half, between = channels // 2, middle or channels // 2
         self.spec = FeatureSpec(channels, 4)
         self.conv = nn.Conv2d(3, channels // 4, 7, stride=2, padding=3)
