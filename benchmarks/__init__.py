@@ -18,6 +18,7 @@ CASES = {
     "heads": "heads over time",
     "decode": "heatmap decoding",
     "assembly": "assembly of people",
+    "structured": "structured inference",
     "startup": "start-up",
     "metrics": "metrics and report",
     "report": "report of many runs",

@@ -192,8 +192,9 @@ def make_parser(task: str = "persons") -> LightningArgumentParser:
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.add_lightning_class_args(L.Trainer, "trainer")
-    for kind, group in zip(TASKS[task], ("model", "data"), strict=True):
-        parser.add_lightning_class_args(kind, group)
+    model, data = TASKS[task]
+    parser.add_lightning_class_args(model, "model")
+    parser.add_lightning_class_args(data, "data")
     parser.add_lightning_class_args(Resume, "checkpoint")
     _link(parser)
     return parser

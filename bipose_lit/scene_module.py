@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from bipose_lit import geometry
@@ -75,7 +76,7 @@ class SceneModule(PoseModule):
         found = self.codec.people(encoded)
         matrices = batch.to_image[batch.valid].double().cpu().numpy()
         people = [
-            People(geometry.apply(m[None].repeat(len(p), axis=0), p.joints), p.confidence, p.score)
+            People(np.asarray(geometry.apply(m[None].repeat(len(p), axis=0), p.joints)), p.confidence, p.score)
             for m, p in zip(matrices, found, strict=True)
         ]
         target, weight = self._target(batch, batch.valid)

@@ -28,6 +28,13 @@ TABLES = {
     "heads": ["none_matched", "lstm", "lstm_wide", "bilstm", "tcn"],
     "decode": ["quarter", "parabola", "dark"],
     "assembly": ["1", "5"],
+    "structured": [
+        "largest value",
+        "MeanFieldCRF, trained for 3 steps",
+        "HOG part filters, largest value",
+        "32",
+        "CRF, 3 rounds",
+    ],
     "startup": ["`python -c pass`", "`bipose --help`", "`bipose ablate --help`", "`bipose report --help`"],
     "metrics": ["summarise", "without pictures", "with pictures"],
     "report": ["6 runs", "9 runs"],
@@ -64,7 +71,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
-LONG = ("cache", "pipeline", "metrics", "engine", "report", "sweep", "ddp")
+LONG = ("cache", "pipeline", "metrics", "engine", "report", "sweep", "ddp", "structured")
 """Cases of half a minute even when tiny; `test_cached_features_are_those_that_pixels_give` runs a part of the first."""
 
 

@@ -23,7 +23,7 @@ from bipose_lit.scene_module import SceneModule
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_data, pytest.mark.timeout(1200)]
 
-IMAGES, STEPS, SIZE = 8, 300, (192, 192)
+IMAGES, STEPS, SIZE = 8, 240, (192, 192)
 
 
 class Memorised:

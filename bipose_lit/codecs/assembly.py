@@ -2,7 +2,7 @@
 
 Everything is in pixels of the maps, whose centres are at integers. Constants are those of the authors' library (OpenPose 1.7,
 poseParameters.cpp and bodyPartConnectorBase.cpp); the number of samples of a line is that of their first release. Merging is that
-of the 2019 paper (section 3.4): the limbs' connections from the best down, without those that contradict a better one.
+of the 2019 paper: the limbs' connections from the best down, without those that contradict a better one.
 """
 
 from __future__ import annotations
@@ -164,14 +164,14 @@ def _vertex(values: NDArray[np.floating], inwards: NDArray[np.integer]) -> tuple
     bend = np.where(round_, bend, -1.0)
     offset = np.where(round_, np.clip(inwards - slope / bend, -0.5, 0.5), 0.0)
 
-    def at(step: Floats) -> Floats:
-        return np.asarray(step * (slope + step * bend / 2))
+    def at(step: NDArray[np.number]) -> Floats:
+        return np.asarray(step * (slope + step * bend / 2), np.float64)
 
-    return offset, np.where(round_, np.maximum(at(offset - inwards) - at(0.0 - inwards), 0.0), 0.0)
+    return offset, np.where(round_, np.maximum(at(offset - inwards) - at(-inwards), 0.0), 0.0)
 
 
 def connect(peaks: Peaks, pafs: NDArray[np.floating], limbs: Ints, rules: Rules) -> Connections:
-    """The matching of each limb's peaks that has the largest sum of line integrals (Cao et al. 2017, equations 10 to 13).
+    """The matching of each limb's peaks that has the largest sum of line integrals (Cao et al. 2017).
 
     Returns:
         Connections of all limbs, from the best down.

@@ -175,7 +175,7 @@ class SceneCodec(TargetCodec):
         """The people of each image, in image pixels."""
         heatmaps, pafs = (encoded[key].detach().float().cpu().numpy() for key in self.keys)
         found = [find_people(maps, field, self.limbs, self.rules) for maps, field in zip(heatmaps, pafs, strict=True)]
-        return [People(from_map(p.joints, self.stride), p.confidence, p.score) for p in found]
+        return [People(from_map(torch.from_numpy(p.joints), self.stride).numpy(), p.confidence, p.score) for p in found]
 
     def flip(self, encoded: Encoded, order: Tensor | None = None) -> Encoded:
         """The encoding of the mirrored image; `order` must be that of the skeleton, which the limbs follow.
@@ -190,8 +190,10 @@ class SceneCodec(TargetCodec):
         if "pafs" in encoded:
             assert self._skeleton is not None
             limb, sign = (torch.as_tensor(v, device=device) for v in mirrored_limbs(self.limbs, self._skeleton))
-            pafs = encoded["pafs"].unflatten(1, (-1, 2))[:, limb].flip(-1)
-            flipped["pafs"] = (pafs * sign.to(pafs.dtype)[..., None, None]).flatten(1, 2)
+            pafs = encoded["pafs"]
+            N, _, h, w = pafs.shape
+            turned = pafs.reshape(N, -1, 2, h, w)[:, limb].flip(-1) * sign.to(pafs.dtype)[..., None, None]
+            flipped["pafs"] = turned.flatten(1, 2)
         return flipped
 
 

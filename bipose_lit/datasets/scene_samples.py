@@ -117,7 +117,7 @@ def unknown_mask(scene: Scene, to_image: geometry.Matrix, size: tuple[int, int],
     return _inside(places, scene.unknown) & ~_inside(places, scene.boxes)
 
 
-def _inside(places: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _inside(places: NDArray[np.floating], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(h, w) which places (h, w, 2) lie in one of the boxes (R, 4); a pixel's centre lies half a pixel from its edges."""
     found = np.zeros(places.shape[:2], np.bool_)
     for x, y, w, h in boxes.tolist():

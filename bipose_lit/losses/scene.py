@@ -10,7 +10,7 @@ from bipose_lit.types import BiposeError, Encoded
 
 
 class SceneMSE(PoseLoss):
-    """Squared error of heat maps and fields (Cao et al. 2017, equation 5), summed over maps, meaned over pixels that are known.
+    """Squared error of heat maps and fields (Cao et al. 2017), summed over maps, meaned over pixels that are known.
 
         loss = sum_pixels weight * sum_maps (pred - target)^2  /  sum_pixels weight
 

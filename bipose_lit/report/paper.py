@@ -186,20 +186,19 @@ def rows(claims: Claims, runs: Path | None = None) -> Iterator[Row]:
     """
     for number in claims.numbers:
         value = percent(number.value, 0) if number.value <= 1 else f"{number.value:g}"
-        for definition in number.could_be or [None]:  # type: ignore[list-item]
-            if definition is None:
-                yield Row(number.claim, value, DASH, DASH, DASH, DASH, verdict(number, None, claims))
-                continue
-            keys = [key for key in (definition.best, definition.r50) if key is not None]
-            shown = {key: claims.published[key] for key in keys}
+        if not number.could_be:
+            yield Row(number.claim, value, DASH, DASH, DASH, DASH, verdict(number, None, claims))
+        for definition in number.could_be:
+            best, r50 = (claims.published.get(key or "") for key in (definition.best, definition.r50))
             yield Row(
                 number.claim,
                 value,
                 definition.definition,
-                *(_published(shown.get(key or "")) for key in (definition.best, definition.r50)),
+                _published(best),
+                _published(r50),
                 measured(runs, definition.recipe, definition.metric),
                 verdict(number, definition, claims),
-                tuple(dict.fromkeys(p.source for p in shown.values())),
+                tuple(dict.fromkeys(p.source for p in (best, r50) if p is not None)),
             )
 
 

@@ -125,6 +125,7 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
     """One training and validation step of a configuration with everything made tiny that is not in question."""
     config = resolve(files)
     model, data, trainer = config["model"], config["data"], config["trainer"]
+    keep_backbone = keep_backbone or model["backbone"]["class_path"].endswith(".HOGFeatures")  # small as it is
     options = tiny_options(Path())
     del options["data.reader.init_args.root"]
     options |= roots("data.reader", data["reader"], sets)

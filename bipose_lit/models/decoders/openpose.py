@@ -11,7 +11,7 @@ from bipose_lit.types import BiposeError, Encoded, FeatureSpec
 
 
 class OpenPoseDecoder(PoseDecoder):
-    """Stages that refine the fields, then stages that refine the heat maps, at the backbone's stride (Cao et al. 2019, figure 3).
+    """Stages that refine the fields, then stages that refine the heat maps, at the backbone's stride (Cao et al. 2019).
 
     The features are reduced first. A stage is a chain of blocks, then a 1x1 convolution and one to its maps; a block is three 3x3
     convolutions one after the other whose outputs are concatenated, so that it sees 7x7 at the cost of three, and keeps all
