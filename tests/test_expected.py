@@ -68,7 +68,9 @@ def test_nothing_is_guessed(key):
 
 
 def test_another_form_is_told():
-    with pytest.raises(BiposeError, match="a mapping with metric, value, band, source, .* or a list of them, not 0.7"):
+    with pytest.raises(
+        BiposeError, match=r"a mapping with metric, value, band, source, .* or a list of them, not 0\.7"
+    ):
         read_expected(0.7, ["a"])
 
 

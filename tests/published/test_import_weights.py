@@ -373,9 +373,8 @@ def test_refuses_networks_that_see_other_colours(save, baseline, tmp_path):
     path = save(named(net, naming.MMPOSE))
     with pytest.raises(BiposeError, match="trained on RGB pictures"):
         import_weights(path, "mmpose", None, configuration(baseline))
-    vit = TimmBackbone(
-        "vit_base_patch16_224", kwargs={"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": [64, 64]}
-    )
+    small = {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": [64, 64]}
+    vit = TimmBackbone("vit_base_patch16_224", kwargs=small)
     config = {"model": {"backbone": vit.config(), "joints": 5}, "data": {"size": [64, 64]}}
     state = torchvision.models.VisionTransformer(64, 16, 2, 4, 32, 64).state_dict()
     with pytest.raises(BiposeError, match="pictures of mean"):

@@ -31,7 +31,9 @@ def own(folder: Path) -> None:
     """Runs scored by COCO's measure: 0.69, 0.70 and 0.71 in the first arm, a tenth less in each next."""
     for a, arm in enumerate(("none_matched", "lstm", "bilstm")):
         for seed in range(3):
-            edit(folder, arm, seed, metrics={"test/ap[det-box]": 0.69 + 0.01 * seed - 0.1 * a, "test/ar[det-box]": 0.75})
+            edit(
+                folder, arm, seed, metrics={"test/ap[det-box]": 0.69 + 0.01 * seed - 0.1 * a, "test/ar[det-box]": 0.75}
+            )
     numbers = [{**AP, "arm": "none_matched"}, {**AP, "metric": "ar[det-box]", "arm": "lstm", "read": False}]
     change(folder, endpoint="ap[det-box]", metrics=["ar[det-box]"], expected=numbers, contrasts=[])
 
@@ -43,7 +45,12 @@ def test_the_table_says_what_was_expected_measured_and_what_it_costs(small) -> N
     assert found is not None
     one, two = found.rows
     assert one.name == "lstm: pck@0.1[clip,clip-box]"
-    assert [(c.main, c.small) for c in one.cells] == [("0.9", "± 0.006"), ("0.9", "3 runs"), ("in the band", ""), ("40", "")]
+    assert [(c.main, c.small) for c in one.cells] == [
+        ("0.9", "± 0.006"),
+        ("0.9", "3 runs"),
+        ("in the band", ""),
+        ("40", ""),
+    ]
     assert [c.main for c in two.cells] == ["0.704", DASH, "not measured", "unknown"]
     assert two.about == "its <README> (from a secondary note)"
 
@@ -139,7 +146,9 @@ def test_missing_runs_and_numbers_are_told(small) -> None:
     change(folder, endpoint="ap50[det-box]")
     with pytest.raises(BiposeError) as caught:
         build_own_report(folder)
-    assert "endpoint 'ap50[det-box]' is in no run's test results; they have ap[det-box], ar[det-box]" in str(caught.value)
+    assert "endpoint 'ap50[det-box]' is in no run's test results; they have ap[det-box], ar[det-box]" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value)
 
 
