@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,10 +16,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from good import make_coco, make_mpii, make_posetrack
 
 from bipose_lit.ablation.manifest import Manifest, load_manifest
+from bipose_lit.ablation.plan import Plan
 from bipose_lit.cli import build, main, resolve
+from bipose_lit.metrics import coco, pckh
+from bipose_lit.metrics.terms import parse
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.rebuild import instantiate
 from bipose_lit.module import PoseModule
+from bipose_lit.skeletons import find_skeleton
 from bipose_lit.sweep.check import check_space
 from bipose_lit.sweep.compare import Baselines
 from bipose_lit.sweep.manifest import Sweep, load_sweep
@@ -38,6 +43,7 @@ BESIDE = {
     "backbone/hrnet_w32.yaml": ["decoder/linear.yaml"],
     "decoder/vitpose.yaml": ["backbone/vit_small.yaml"],
     "backbone/vit_small.yaml": ["decoder/vitpose.yaml"],
+    "backbone/vitpose_small.yaml": ["decoder/vitpose.yaml"],
     "refiner/lstm_pm.yaml": ["backbone/cpm.yaml", "decoder/cpm.yaml"],
     "refiner/lstm_pm_matched.yaml": ["backbone/cpm.yaml", "decoder/cpm.yaml"],
     "decoder/part_filters.yaml": ["backbone/hog.yaml"],
@@ -94,8 +100,12 @@ def sets(tmp_path_factory) -> dict[str, Path]:
     for name, make in found.items():
         (folder / name).mkdir()
         make(folder / name)
+    jhmdb = write_jhmdb(folder / "jhmdb")
+    (jhmdb / "puppet_mask").mkdir()  # none in it: the joints' boxes are taken
+    (jhmdb / "sub_splits").mkdir()
+    shutil.copy(jhmdb / "splits" / "move_test_split1.txt", jhmdb / "sub_splits" / "move_test_split_1.txt")
     return {
-        "JHMDB": write_jhmdb(folder / "jhmdb"),
+        "JHMDB": jhmdb,
         "PennAction": write_penn(folder / "penn"),
         "train": folder / "train",
         "features": folder / "features",
@@ -128,6 +138,8 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
         small = NARROW.get((model[slot] or {"class_path": ""})["class_path"].rpartition(".")[2], {})
         if slot != "backbone" or keep_backbone:
             options |= {f"model.{slot}.init_args.{name}": value for name, value in small.items()}
+    if "size" in model["backbone"]["init_args"] and keep_backbone:
+        options["model.backbone.init_args.size"] = options["data.size"]
     if keep_backbone and "img_size" in (model["backbone"]["init_args"].get("kwargs") or {}):
         options["model.backbone.init_args.kwargs"] = {"img_size": options["data.size"]}
     if not model["decoder"]["class_path"].endswith(".DeconvDecoder"):
@@ -141,6 +153,9 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
         options |= roots("data.train_reader", data["train_reader"], {**sets, "JHMDB": sets["train"]} if same else sets)
     if data["cache"]:
         options["data.cache.root"] = str(sets["features"])
+    if "val_fraction" in data["reader"]["init_args"] and data["reader"]["class_path"].endswith((".COCO", ".MPII")):
+        options["data.reader.init_args.val_fraction"] = 0.3  # of eight pictures
+    options["data.batch_size"] = max(options["data.batch_size"], trainer["accumulate_grad_batches"] or 1)
     options |= {"data.num_workers": 0, "data.pin_memory": False}
     options |= {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.strategy": "auto"}
     options["model.compile"] = False  # a minute: tests/test_compile.py
@@ -233,8 +248,53 @@ def test_manifest(path, sets, tmp_path):
     for arm, overlays in arms.items():
         folder = tmp_path / arm
         folder.mkdir()
-        configs.append(step(compose(manifest, overlays, folder), sets, folder))
+        files = compose(manifest, overlays, folder)
+        configs.append(step(files, sets, folder, keep_backbone=path.parent.name == "recipes"))
     assert len({str(c) for c in configs}) == len(configs), "two arms are the same"
+
+
+RECIPES = [p for p in of("manifest") if p.values[0].parent.name == "recipes" and p.values[0].stem != "stage1"]
+
+
+def known_metrics(reader: str, box: str) -> set[str]:
+    """Names, without the split, of what a reader's own measure gives."""
+    if reader == "COCO":
+        return {f"{name}[{box}]" for name in coco.NAMES}
+    blank = np.ones((1, 16, 2))
+    found = pckh.scores(blank, blank, np.zeros((1, 16), bool), np.ones(1))
+    names = (
+        f"{measure[:-1]},{box}]" if measure.endswith("]") else f"{measure}[{box}]"
+        for measure in found
+        if "/" not in measure
+    )
+    return set(names)
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_recipes_say_what_they_expect(path):
+    """One arm; numbers under names that its data give, each with its source; and that nobody here has trained it."""
+    manifest = load_manifest(path)
+    assert len(manifest.arms) == 1
+    assert manifest.name == path.stem
+    assert manifest.notes.startswith("Not trained here.")
+    config = Plan(manifest, Path("runs"), resolve).config(next(iter(manifest.arms)), {})
+    reader = config["data"]["reader"]
+    names = [manifest.endpoint, *manifest.metrics, *(e.metric for e in manifest.expected)]
+    if reader["class_path"].endswith(".JHMDB"):
+        known = {n for n in names if parse(n)}
+        assert manifest.expected[0].metric.endswith(f",{reader['init_args']['box_rule']}]")
+    else:
+        known = known_metrics(reader["class_path"].rpartition(".")[2], reader["init_args"]["box_rule"]) | {
+            "pck@0.5[head]"
+        }
+    assert set(names) <= known
+    assert manifest.expected
+    for expected in manifest.expected:
+        assert 0 < expected.value < 1
+        assert "commit" in expected.source or "the same" in expected.source or "the paper's Table 1" in expected.source
+    assert config["trainer"]["accelerator"] == "auto"
+    assert config["model"]["joints"] == {"COCO": 17, "MPII": 16, "JHMDB": 15}[reader["class_path"].rpartition(".")[2]]
+    assert find_skeleton(config["model"]["codec"]["init_args"]["skeleton"]).joints
 
 
 @pytest.mark.parametrize("path", of("sweep"))
