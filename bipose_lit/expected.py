@@ -65,10 +65,10 @@ class Landing:
 
     @property
     def word(self) -> str:
-        """ "in the band", "below the band", "above the band" or "not measured"."""
+        """ "in the band", "below the band", "above the band", "not measured" or "undefined" (a run whose number is NaN)."""
         gap = self.mean - self.expected.value
         if gap != gap:
-            return "not measured"
+            return "undefined" if self.values else "not measured"
         if abs(gap) <= self.expected.band + 1e-12:
             return "in the band"
         return f"{'below' if gap < 0 else 'above'} the band"

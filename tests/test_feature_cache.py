@@ -331,6 +331,8 @@ def test_names_do_not_depend_on_addresses_or_sources() -> None:
     one, two = describe([ColourJitter(), AUGMENTATION]), describe([ColourJitter(), replace(AUGMENTATION)])
     assert one == two
     assert "0x" not in json.dumps(one)
+    assert "normal" not in json.dumps(one)  # a later field: features kept before it keep their name
+    assert describe(replace(AUGMENTATION, normal=True)) != describe(AUGMENTATION)
     assert weights_hash(TinyNetwork()) == weights_hash(TinyNetwork())
     shifted = TinyNetwork()
     shifted.shift += 1  # type: ignore[operator]

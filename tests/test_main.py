@@ -31,6 +31,7 @@ def bipose(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         ["data", "make", "--help"],
         ["data", "--help"],
         ["doctor", "-h"],
+        ["import-weights", "--help"],
     ],
 )
 def test_help_imports_nothing_heavy(arguments):

@@ -1,5 +1,6 @@
 """Every mistake in a manifest is one line that names the file and what is meant."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_plain_form_names_no_place(write, tmp_path):
     text = str(load_manifest(write(GOOD)).as_dict())
     assert str(tmp_path) not in text
     assert load_manifest(write(GOOD)).as_dict()["arms"]["lstm"]["about"] == "lstm"
+
+
+def test_expected_numbers(write):
+    text = "expected: {metric: 'ap[det-box]', value: 0.7, band: 0.01, source: its README, gpu_hours: null, arm: lstm}\n"
+    m = load_manifest(write(GOOD + text))
+    assert [(e.metric, e.arm, e.gpu_hours) for e in m.expected] == [("ap[det-box]", "lstm", None)]
+    plain = m.as_dict()["expected"]
+    assert json.loads(json.dumps(plain)) == plain
+    assert (plain[0]["source"], plain[0]["value"]) == ("its README", 0.7)
+    assert load_manifest(write(GOOD)).expected == ()
 
 
 def test_axes_multiply(write):
@@ -116,6 +127,13 @@ def test_axes_multiply(write):
             "seeds: 3",
             "seeds: 3\ntune: {trials: 2, space: {a: [1]}, metric: m, arms: {lstm: {a: [1]}}}",
             "shared space already",
+        ),
+        ("seeds: 3", "seeds: 3\nexpected: 0.7", "expected must be a mapping"),
+        ("seeds: 3", "seeds: 3\nexpected: {metric: m, value: 1, band: 1, source: s}", "'gpu_hours' is missing"),
+        (
+            "seeds: 3",
+            "seeds: 3\nexpected: {metric: m, value: 1, band: 1, source: s, gpu_hours: null, arm: lsm}",
+            "no arm 'lsm'; arms: none, lstm, bilstm",
         ),
         ("seeds: 3", "seeds: 3\ntune: {trial: 2}", "tune: unknown key 'trial'; did you mean trials?"),
     ],

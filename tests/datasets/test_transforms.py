@@ -179,6 +179,35 @@ def test_views_depend_on_the_generator_alone_and_settings_do_not_shift_each_othe
         Augmentation(flip=1.5)
 
 
+def test_normal_views_are_those_of_the_reference_s_law() -> None:
+    """Oracle: the published sampling itself, clip(N(0, 1)) a million times over, by quantiles and by what lies on the cuts."""
+    law = Augmentation(scale=0.35, rotation=45, rotation_probability=0.6, shift=0.1, normal=True)
+    views = [law.draw(generator(3, i)) for i in range(20_000)]
+    z = np.random.default_rng(0).standard_normal(1_000_000)
+    levels = np.linspace(0.02, 0.98, 25)
+    scales = np.array([v.scale for v in views])
+    wanted = np.clip(1 + 0.35 * z, 0.65, 1.35)
+    assert np.abs(np.quantile(scales, levels) - np.quantile(wanted, levels)).max() < 0.015
+    assert (scales.min(), scales.max()) == (0.65, 1.35)
+    assert abs((scales == 1.35).mean() - (wanted == 1.35).mean()) < 0.01
+    turned = np.array([v.rotation for v in views if v.rotation])
+    assert abs(len(turned) / len(views) - 0.6) < 0.015
+    assert np.abs(np.quantile(turned, levels) - np.quantile(np.clip(45 * z, -90, 90), levels)).max() < 4
+    assert (turned.min(), turned.max()) == (-90, 90)
+
+
+def test_a_normal_law_changes_scale_and_rotation_alone() -> None:
+    even = Augmentation(scale=0.3, rotation=40, half_body=0.3)
+    normal = Augmentation(scale=0.3, rotation=40, half_body=0.3, normal=True)
+    for i in range(200):
+        one, two = even.draw(generator(i)), normal.draw(generator(i))
+        assert (one.shift, one.flip, one.half, one.pixels) == (two.shift, two.flip, two.half, two.pixels)
+        assert (one.scale > 1, one.rotation > 0) == (two.scale > 1, two.rotation > 0)
+    with pytest.raises(ValueError, match=r"scale is 1\.0, and must be below 1 where normal is true"):
+        Augmentation(scale=1.0, normal=True)
+    assert Augmentation(scale=1.0).draw(generator(0)).scale > 0
+
+
 @pytest.mark.parametrize("rule", ["clip-box", "frame-box"])
 def test_half_body_follows_the_box_rule(rule: str) -> None:
     track = make_track(3, 6, rule=rule)

@@ -104,3 +104,7 @@ def test_new_options_leave_old_results_valid():
     assert hashed({"name": "resnet50", "bgr": False}, {"ratio": 2.0, "deconv": None}) == old
     assert hashed({"name": "resnet50", "bgr": True}, {"ratio": 2.0}) != old
     assert hashed({"name": "resnet50"}, {"ratio": 2.0, "deconv": [256]}) != old
+    assert hashed({"name": "resnet50", "mean": None, "std": None}, {"ratio": 2.0}) == old
+    assert hashed({"name": "resnet50", "std": [1, 1, 1]}, {"ratio": 2.0}) != old
+    views = [config_hash({"data": {"augmentation": {"scale": 0.3, **more}}}) for more in ({}, {"normal": False})]
+    assert views[0] == views[1] != config_hash({"data": {"augmentation": {"scale": 0.3, "normal": True}}})
