@@ -19,7 +19,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from bipose_lit.types import BiposeError, ClipBatch
+from bipose_lit.types import BiposeError, ClipBatch, SceneBatch
 
 NOTE = "bipose: "
 """What the notes begin with that `explained` turns into errors."""
@@ -125,7 +125,7 @@ class Guard(L.Callback):
 
     def _progress(self, trainer: L.Trainer, part: str, batch: Any = None) -> None:
         self._step, self._part = trainer.global_step, part
-        if isinstance(batch, ClipBatch):
+        if isinstance(batch, ClipBatch | SceneBatch):
             self._shape = _shape(batch)
         if self._watch is not None:
             self._watch.since = time.monotonic()
@@ -309,7 +309,7 @@ def _place(frame: FrameType | None) -> str:
     return f" (in {frame.f_code.co_name}, {frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
 
 
-def _shape(batch: ClipBatch) -> str:
+def _shape(batch: ClipBatch | SceneBatch) -> str:
     clips, frames = batch.valid.shape
     data = batch.images if batch.images is not None else batch.features
     size = f" of {data.shape[-1]}x{data.shape[-2]}" if data is not None else ""

@@ -96,7 +96,8 @@ class StackedHourglass(PoseDecoder):
         self.merge_maps = nn.ModuleList(nn.Conv2d(joints, C, 1) for _ in more)
 
     def forward(self, features: Float[Tensor, "N C h w"]) -> list[Encoded]:
-        x, stages = self.first(features), list[Encoded]()
+        x: Tensor = self.first(features)
+        stages: list[Encoded] = []
         for i in range(self.number):
             found = self.features[i](self.residuals[i](self.hourglasses[i](x)))
             maps = self.heads[i](found)

@@ -88,7 +88,8 @@ class MeanFieldCRF(MapRefiner):
         kernels = self.gain * self.potential.to(dtype)
         side = 2 * self.reach + 1
         padded = nn.functional.pad(kernels, (0, size[1] - side, 0, size[0] - side))
-        return torch.fft.rfft2(padded.roll((-self.reach, -self.reach), (-2, -1)))
+        spectra: Tensor = torch.fft.rfft2(padded.roll((-self.reach, -self.reach), (-2, -1)))
+        return spectra
 
     def _messages(
         self, belief: Float[Tensor, "N K h w"], spectra: Complex[Tensor, "L F G"], size: tuple[int, int]
@@ -100,7 +101,8 @@ class MeanFieldCRF(MapRefiner):
         heard = torch.zeros_like(waves)
         heard = heard.index_add(1, torch.tensor(first, device=waves.device), waves[:, second] * spectra)
         heard = heard.index_add(1, torch.tensor(second, device=waves.device), waves[:, first] * spectra.conj())
-        return torch.fft.irfft2(heard, s=size)[..., :h, :w]
+        summed: Tensor = torch.fft.irfft2(heard, s=size)
+        return summed[..., :h, :w]
 
 
 def _distribution(scores: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K h w"]:

@@ -58,7 +58,8 @@ def dense(
     place = torch.arange(n, device=scores.device, dtype=scores.dtype)
     cost = stiffness[:, None, None] * (place[:, None] - place - shift[:, None, None]).square()  # (E, j, i)
     values, winners = [], []
-    for some in scores.split(max(1, _CHUNK // max(1, scores[0].numel())) if len(scores) else 1):
+    frames = max(1, _CHUNK // max(1, scores.shape[1:].numel()))
+    for some in torch.split(scores, frames):
         best = some[..., :1] - cost[:, None, 0]
         trial, winner = torch.empty_like(best), torch.zeros_like(best)
         for j in range(1, n):

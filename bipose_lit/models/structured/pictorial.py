@@ -89,6 +89,7 @@ class PictorialStructures(MapRefiner):
         """Scores of the places of each joint by itself."""
         return maps.clamp(min=self.floor).log()
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # loops over places would be written out one by one
     def max_marginals(self, unary: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K h w"]:
         """Of each joint and place, the score of the best pose that has the joint there."""
         score = list(unary.unbind(1))
@@ -116,7 +117,7 @@ class PictorialStructures(MapRefiner):
         lines = scores.unsqueeze(2).expand(-1, -1, self.springs, -1, -1).flatten(1, 2)
         lines = transform(lines, stiffness[:, 0], shift[:, 0]).transpose(-1, -2)
         lines = transform(lines, stiffness[:, 1], shift[:, 1]).transpose(-1, -2)
-        return (lines.unflatten(1, cost.shape) - cost[:, :, None, None]).amax(2)
+        return (lines.reshape(len(scores), *cost.shape, height, width) - cost[:, :, None, None]).amax(2)
 
     @torch.no_grad()
     def fit(

@@ -115,7 +115,8 @@ class STLSTM(SkeletonRefiner, JointRefiner):
         if self.alone:
             tokens, valid = tokens.flatten(0, 1).unsqueeze(1), valid.flatten()[:, None]
         (B, T), D = valid.shape, self.directions
-        read = self._read(tokens.flatten(0, 1)).unflatten(1, (B, T))
+        read = self._read(tokens.flatten(0, 1))
+        read = read.reshape(D, B, T, *read.shape[2:])
         side, clip = torch.arange(D, device=valid.device)[:, None, None], torch.arange(B, device=valid.device)[:, None]
         order = self._order(valid)
         hidden, _ = self._scan(read[side, clip, order], self._nothing(read[:, :, 0]))
@@ -128,14 +129,16 @@ class STLSTM(SkeletonRefiner, JointRefiner):
 
     def answer_step(self, tokens: Float[Tensor, "B N K 1"], state: State) -> tuple[Float[Tensor, "B A K 1"], State]:
         read = self._read(tokens)
-        before = self._nothing(read) if self.alone else tuple(s.transpose(0, 1) for s in state)
+        before = self._nothing(read) if self.alone else (state[0].transpose(0, 1), state[1].transpose(0, 1))
         hidden, after = self._scan(read.unsqueeze(2), before)
         return self._told(hidden[:, :, 0]), tuple(s.transpose(0, 1) for s in after)
 
     def _read(self, tokens: Float[Tensor, "N F K 1"]) -> Float[Tensor, "D N V G"]:
         """What each visit's unit makes of its token."""
         gates = self.input(self.norm(self.reduce(tokens))).to(tokens.dtype).squeeze(-1)
-        return gates[..., self._tour].unflatten(1, (self.directions, -1)).permute(1, 0, 3, 2)
+        N, G = len(tokens), gates.shape[1] // self.directions
+        rows: Tensor = gates[..., self._tour].reshape(N, self.directions, G, len(self._tour))
+        return rows.permute(1, 0, 3, 2)
 
     def _told(self, hidden: Float[Tensor, "D N V H"]) -> Float[Tensor, "N A K 1"]:
         last = hidden[:, :, self._last].permute(1, 0, 3, 2).flatten(1, 2).unsqueeze(-1)
@@ -156,13 +159,14 @@ class STLSTM(SkeletonRefiner, JointRefiner):
         step, count = torch.arange(valid.shape[1], device=valid.device), valid.sum(1, keepdim=True)
         return torch.stack([present, present.gather(1, torch.where(step < count, count - 1 - step, step))])
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # steps would be written out one by one
     def _scan(
         self, read: Float[Tensor, "D B T V G"], state: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "D B T V H"], tuple[Tensor, Tensor]]:
         """States of all visits, and those after the last frame. A step takes all visits v of frames t with one v + t."""
         T, V = read.shape[2:4]
         order, sizes = _diagonals(T, V)
-        chosen = read.flatten(2, 3)[:, :, order.to(read.device)].split(sizes, dim=2)
+        chosen = torch.split(read.flatten(2, 3)[:, :, order.to(read.device)], sizes, dim=2)
         hidden, memory = state
         found = []
         with torch.autocast(read.device.type, enabled=False):
@@ -176,7 +180,8 @@ class STLSTM(SkeletonRefiner, JointRefiner):
                 memory = torch.cat([memory[:, :, : first + 1], c, memory[:, :, end + 1 :]], dim=2)
                 found.append(h)
         back = order.argsort().to(read.device)
-        return torch.cat(found, dim=2)[:, :, back].unflatten(2, (T, V)), (hidden, memory)
+        states = torch.cat(found, dim=2)[:, :, back]
+        return states.view(*read.shape[:4], self.hidden), (hidden, memory)
 
     def _cell(
         self,
