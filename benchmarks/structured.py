@@ -210,8 +210,8 @@ def _costs(setting: Setting, maps: Tensor) -> list[str]:
     with profiler:
         jobs["pictorial structures, training"]()
     return [
-        f"Generalised distance transforms of {32 * setting.pick(128, 1)} lines, ns per place (`transform` takes the definition up "
-        f"to {LONGEST} places):",
+        f"Generalised distance transforms of {32 * setting.pick(128, 1)} lines, ns per place (`transform` takes the definition "
+        f"up to {LONGEST} places):",
         table(
             ["places of a line", "definition, values", "definition, winners too", "envelope", "envelope / winners"],
             rows,
