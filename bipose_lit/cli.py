@@ -50,9 +50,9 @@ from bipose_lit.tracking import continuing
 from bipose_lit.types import BiposeError
 
 BUILT_IN = (
-    timm_backbone, hog, classic, plain_vit, conv_lstm, controls, attention, film, spatial, joint_lstm, st_lstm, lstm_pm, pictorial,
-    crf, deconv, part_filters, regression_decoder, simcc_decoder, hourglass, cpm, recurrent, heatmap, regression, simcc, losses, rle,
-    jhmdb, penn, pixel,
+    timm_backbone, hog, classic, plain_vit, conv_lstm, controls, attention, film, spatial, joint_lstm, st_lstm, lstm_pm,
+    pictorial, crf, deconv, part_filters, regression_decoder, simcc_decoder, hourglass, cpm, recurrent, heatmap, regression,
+    simcc, losses, rle, jhmdb, penn, pixel,
 )  # fmt: skip
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
 
