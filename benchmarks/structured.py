@@ -22,7 +22,7 @@ from bipose_lit.models.structured.pictorial import PictorialStructures
 from bipose_lit.types import NORMS, OCCLUDED, VISIBLE, FeatureSpec
 
 THRESHOLD, SLACKS = 0.1, (1.0, 2.0, 4.0, 8.0)
-LINES = (32, 64, 256, 1024)
+LENGTHS = (32, 64, 256, 1024)
 
 
 @dataclass(frozen=True)
@@ -177,19 +177,19 @@ def _told(frames: Frames, hits: np.ndarray, base: np.ndarray | None = None) -> l
 
 
 def _costs(setting: Setting, maps: Tensor) -> list[str]:
-    rounds, least = setting.pick(7, 1), setting.pick(0.2, 0.0)
     rows = []
-    for n in LINES[: setting.pick(4, 2)]:
-        lines = torch.randn(1, 1, setting.pick(2**18, 2**10) // n, n)
+    for n in LENGTHS[: setting.pick(4, 2)]:
+        lines = torch.randn(setting.pick(128, 1), 1, 32, n)
         stiffness, shift = torch.full((1,), 0.5 / (0.1 * n) ** 2), torch.full((1,), 0.15 * n)
-        each = (lines[0, 0], stiffness.expand(lines.shape[2]), shift.expand(lines.shape[2]))
+        alone = lines.flatten(0, 2)
+        each = (alone, stiffness.expand(len(alone)), shift.expand(len(alone)))
         times = interleave(
             {
                 "values": lambda s=lines, a=stiffness, m=shift: dense(s, a, m, remember=False),
                 "winners": lambda s=lines, a=stiffness, m=shift: dense(s, a, m),
                 "envelope": lambda e=each: envelope(*e),
             },
-            rounds, least, setting.tell,
+            setting.pick(3, 1), setting.pick(0.1, 0.0), setting.tell,
         )  # fmt: skip
         count = lines.numel()
         per = {name: Spread(tuple(1e9 * s / count for s in t.values)) for name, t in times.items()}
@@ -210,7 +210,8 @@ def _costs(setting: Setting, maps: Tensor) -> list[str]:
     with profiler:
         jobs["pictorial structures, training"]()
     return [
-        f"Generalised distance transforms, ns per place (`transform` takes the definition up to {LONGEST} places):",
+        f"Generalised distance transforms of {32 * setting.pick(128, 1)} lines, ns per place (`transform` takes the definition "
+        f"up to {LONGEST} places):",
         table(
             ["places of a line", "definition, values", "definition, winners too", "envelope", "envelope / winners"],
             rows,

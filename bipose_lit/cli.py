@@ -36,12 +36,13 @@ from bipose_lit.datasets import jhmdb, penn, pixel
 from bipose_lit.datasets.index import Reader
 from bipose_lit.losses import rle
 from bipose_lit.memory import reuse_freed_memory
-from bipose_lit.models.backbones import plain_vit, timm_backbone
+from bipose_lit.models.backbones import classic, hog, plain_vit, timm_backbone
 from bipose_lit.models.base import plain
-from bipose_lit.models.decoders import deconv
+from bipose_lit.models.decoders import cpm, deconv, hourglass, part_filters, recurrent
 from bipose_lit.models.decoders import regression as regression_decoder
 from bipose_lit.models.decoders import simcc as simcc_decoder
-from bipose_lit.models.temporal import attention, controls, conv_lstm, film, joint_lstm, spatial
+from bipose_lit.models.structured import crf, pictorial
+from bipose_lit.models.temporal import attention, controls, conv_lstm, film, joint_lstm, lstm_pm, spatial, st_lstm
 from bipose_lit.module import PoseModule
 from bipose_lit.scene_datamodule import SceneDataModule
 from bipose_lit.scene_module import SceneModule
@@ -49,8 +50,9 @@ from bipose_lit.tracking import continuing
 from bipose_lit.types import BiposeError
 
 BUILT_IN = (
-    timm_backbone, conv_lstm, controls, attention, film, spatial, joint_lstm, deconv, regression_decoder, simcc_decoder, heatmap,
-    regression, simcc, losses, rle, jhmdb, penn, pixel, plain_vit,
+    timm_backbone, hog, classic, plain_vit, conv_lstm, controls, attention, film, spatial, joint_lstm, st_lstm, lstm_pm,
+    pictorial, crf, deconv, part_filters, regression_decoder, simcc_decoder, hourglass, cpm, recurrent, heatmap, regression,
+    simcc, losses, rle, jhmdb, penn, pixel,
 )  # fmt: skip
 """Modules of the parts that come with bipose; imported, so that bare names work as options (--model.temporal ConvLSTM)."""
 

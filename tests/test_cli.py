@@ -162,11 +162,13 @@ def test_a_plain_mapping_overrides_like_options(root):
 
 # --- mistakes in options ---------------------------------------------------------------------------------------------
 
+BACKBONES = "TimmBackbone, NarrowResNet, HOGFeatures"
 HEADS = "ConvLSTM, WindowMean, TCN, TemporalAttention, FiLM, SpatialLSTM"
 OWN = r"a class of your own works by its dotted path \(package.module.Class\)$"
 MISTAKES = [
     (["--model.refiner=ConvLSTN"], r"did you mean ConvLSTM"),
     (["--model.refiner=JointLST"], r"did you mean JointLSTM"),
+    (["--model.refiner=PictorialStructure"], r"did you mean PictorialStructures"),
     (["--model.temporl=null"], r"^there is no option model.temporl; did you mean model.temporal\?$"),
     (["--model.recipe.lr_=1"], r"^there is no option model.recipe.lr_; did you mean lr\? Recipe takes optimizer, lr, "),
     (["--traner.max_steps=1"], r"^there is no option traner.max_steps; did you mean trainer.max_steps\?$"),
@@ -177,7 +179,7 @@ MISTAKES = [
     (["--model.temporal=nopackage.Foo"], rf"^model.temporal: there is no class nopackage.Foo \(no module nopackage .*{OWN}"),
     (["--model.temporal=bipose_lit.module.Foo"], rf"^model.temporal: there is no class bipose_lit.module.Foo; .*{OWN}"),
     (["--model.temporal=torch.nn.Linear"], rf"^model.temporal: torch.nn.Linear is no class that fits here; .*{OWN}"),
-    (["--model.backbone=resnet18"], rf"^model.backbone: there is no class resnet18; built in: TimmBackbone, NarrowResNet; {OWN}"),
+    (["--model.backbone=resnet18"], rf"^model.backbone: there is no class resnet18; built in: {BACKBONES}; {OWN}"),
     (["--data.reader=Foo"], rf"^data.reader: there is no class Foo; built in: bipose_lit.datasets.jhmdb.JHMDB, .*{OWN}"),
     (["--data.pixels=Foo"], r"built in: ColourJitter, Albumentations, InTurn;"),
     (["--model.temporal.hidden=8", "--model.temporal=ConvLSTM"], r"'hidden' means nothing before a class is chosen"),

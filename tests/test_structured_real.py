@@ -113,7 +113,6 @@ def test_what_was_learned_by_heart_stays(name, persons, learned, tmp_path, capsy
     if not steps:
         module.start_from_weights()
         batch = next(iter(data.test_dataloader()))
-        assert (batch.visible > 0).any(1).all(), "every limb needs labels"
         refiner.fit(batch.joints[batch.valid], batch.visible[batch.valid], SIZE)
     scores = fit(module, data, tmp_path, steps)
     share = (refiner.gain * refiner.mix).detach()
