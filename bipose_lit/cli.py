@@ -62,7 +62,6 @@ TASKS: dict[str, tuple[type[PoseModule], type[SeededData]]] = {
 }
 """What a configuration is of: single persons in boxes, or whole images with all their people."""
 
-COMMANDS = ("fit", "validate", "test", "predict")
 SIGNALS = Signals()
 _log = logging.getLogger(__name__)
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -145,13 +144,22 @@ def main(args: Sequence[str] | None = None) -> None:
     configs = read_configs(_config_files(given))
     task = _task(configs.values(), given)
     with one_line_errors(configs, task=task), _without_advertisements(), _watched(given), explained():
-        PoseCLI(
+        kind = _cli_of(given[0] if given else "")
+        kind(
             *TASKS[task],
             args=None if given == sys.argv[1:] else given,
             save_config_callback=KeepConfig,
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, **{c: {"exit_on_error": False} for c in COMMANDS}},
+            parser_kwargs={"exit_on_error": False, **{c: {"exit_on_error": False} for c in kind.subcommands()}},
         )
+
+
+def _cli_of(command: str) -> type[PoseCLI]:
+    """The command line with the parser of one command: Lightning's own makes all four, a second or more each."""
+    skipped = LightningCLI.subcommands()
+    if command not in skipped:
+        return PoseCLI
+    return type("PoseCLI", (PoseCLI,), {"subcommands": staticmethod(lambda: {command: skipped[command]})})
 
 
 def _watched(args: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
