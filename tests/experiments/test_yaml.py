@@ -147,8 +147,9 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
             options |= {f"model.{slot}.init_args.{name}": value for name, value in small.items()}
     if "size" in model["backbone"]["init_args"] and keep_backbone:
         options["model.backbone.init_args.size"] = options["data.size"]
-    if keep_backbone and "img_size" in (model["backbone"]["init_args"].get("kwargs") or {}):
-        options["model.backbone.init_args.kwargs"] = {"img_size": options["data.size"]}
+    given = model["backbone"]["init_args"].get("kwargs") or {}
+    if keep_backbone and "img_size" in given:
+        options["model.backbone.init_args.kwargs"] = {**given, "img_size": options["data.size"]}
     if not model["decoder"]["class_path"].endswith(".DeconvDecoder"):
         del options["model.decoder.init_args.channels"]
     if not model["codec"]["class_path"].endswith(".HeatmapCodec"):
@@ -256,7 +257,8 @@ def test_manifest(path, sets, tmp_path):
         folder = tmp_path / arm
         folder.mkdir()
         files = compose(manifest, overlays, folder)
-        configs.append(step(files, sets, folder, keep_backbone=path.parent.name == "recipes"))
+        own = any(file.parent.name == "backbone" for file in files)
+        configs.append(step(files, sets, folder, keep_backbone=own))
     assert len({str(c) for c in configs}) == len(configs), "two arms are the same"
 
 
