@@ -92,9 +92,10 @@ def floor_sentence(a: Analysis) -> str:
     if floor is None:
         return ""
     level = floor.level()
-    below = [s.name for s in a.arms.values() if not s.level().low > level.high]
-    above = len(a.arms) - len(below)
-    text = f"{above} of {len(a.arms)} arms lie above the {MEAN_POSE} with their whole intervals"
+    arms = [s for s in a.arms.values() if _fact([run.result.facts for run in a.study.of(s.name)], "steps") > 1]
+    below = [s.name for s in arms if not s.level().low > level.high]
+    above = len(arms) - len(below)
+    text = f"{above} of {len(arms)} trained arms lie above the {MEAN_POSE} with their whole intervals"
     return text + (f"; not: {', '.join(below)}." if below else ".")
 
 

@@ -326,7 +326,7 @@ def test_arms_that_do_not_clear_the_mean_pose_are_named(tree) -> None:
     a.references["mean pose"] = replace(a.arms["none"], name="mean pose", reference=True, sums=low)
     assert (
         costs.floor_sentence(a)
-        == f"{len(a.arms)} of {len(a.arms)} arms lie above the mean pose with their whole intervals."
+        == f"{len(a.arms)} of {len(a.arms)} trained arms lie above the mean pose with their whole intervals."
     )
 
 
