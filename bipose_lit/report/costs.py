@@ -22,7 +22,12 @@ def cost_table(a: Analysis) -> Table:
 
 
 def costs_of(study: Study, arms: Mapping[str, str]) -> Table:
-    """The same, of the named arms; each is what its value says."""
+    """What the named arms cost, a row each.
+
+    Args:
+        study: the runs.
+        arms: by name, what the arm is, in words.
+    """
     rows = []
     for arm, about in arms.items():
         facts = [run.result.facts for run in study.of(arm)]

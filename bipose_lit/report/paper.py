@@ -1,7 +1,7 @@
 """The paper's claims, each beside the definition that it could have, what others published, and what was measured.
 
-All numbers and sources stand in paper.yaml; what follows from them (above every published value, what a per-frame ResNet-50 has,
-AP above AR) is computed here, and runs of the named recipes fill the column of measured values.
+All numbers and sources stand in paper.yaml; what follows from them (above every value in the sources, what a per-frame ResNet-50
+has, AP above AR) is computed here, and runs of the named recipes fill the column of measured values.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Definition(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         definition: in words.
         r50: key of what a per-frame ResNet-50 has under it.
-        best: key of the best published value under it.
+        best: key of the highest value under it in the sources, which need not be the highest anywhere.
         recipe: manifest of experiments/recipes that trains the paper's network by the paper's recipe.
         metric: name of the number in its results.
     """
@@ -159,7 +159,7 @@ def verdict(number: Number, definition: Definition | None, claims: Claims) -> st
         return f"not defined: {number.undefined}"
     r50, best = (claims.published.get(key or "") for key in (definition.r50, definition.best))
     if best is not None and number.value > best.value:
-        found.append(f"above every published value ({best.by} {percent(best.value)})")
+        found.append(f"above every value in the sources ({best.by} {percent(best.value)})")
     elif r50 is not None and abs(number.value - r50.value) <= CLOSE:
         found.append("what a ResNet-50 has frame by frame")
     elif r50 is not None and number.value < r50.value:
@@ -212,7 +212,7 @@ HEADS = (
     "claim",
     "value",
     "it could be",
-    "best published",
+    "highest in the sources",
     "ResNet-50 published",
     "measured here",
     "verdict",
