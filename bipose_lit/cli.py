@@ -155,7 +155,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _cli_of(command: str) -> type[PoseCLI]:
-    """The command line with the parser of one command: Lightning's own makes all four, a second or more each."""
+    """The command line with the parser of one command: Lightning's own makes those of all four."""
     skipped = LightningCLI.subcommands()
     if command not in skipped:
         return PoseCLI
