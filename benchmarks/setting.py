@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def without_video_cache() -> None:
     """Lets every clip be decoded anew, as in a set of more clips than a process keeps."""
     from bipose_lit.datasets import frames
 
-    frames.CACHE_BYTES = 0
+    os.environ[frames.CACHE] = "0"
 
 
 def paragraphs(*parts: str | Sequence[str]) -> str:

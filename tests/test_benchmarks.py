@@ -53,14 +53,14 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def as_it_was():
+def as_it_was(monkeypatch):
     """Cases fix threads and switch the video cache off, for their own process; here they share one."""
     from bipose_lit.datasets import frames
 
-    threads, kept = torch.get_num_threads(), frames.CACHE_BYTES
+    threads = torch.get_num_threads()
+    monkeypatch.setenv(frames.CACHE, "")
     yield
     torch.set_num_threads(threads)
-    frames.CACHE_BYTES = kept
 
 
 def rows(text: str) -> dict[str, list[str]]:

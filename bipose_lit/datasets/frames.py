@@ -1,17 +1,20 @@
 """Where pixels come from: folders of images and video files, as `FrameSource`s.
 
 Readers build these without opening a picture; pixels are read when a sample is drawn. A video is decoded from its start
-and kept, whole, in a small cache of the process, since a sample reads most of its clip and the next one may read it
-again.
+and kept, whole, in a cache of the process, since a sample reads most of its clip and later ones read it again: decoding
+takes about as long as a narrow network's step on a few of its frames. `$BIPOSE_VIDEO_CACHE` says how many MiB a machine's
+processes of one run keep; without it, an eighth of the memory that is free at the first video, at most 1 GiB.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,8 +27,10 @@ from bipose_lit.types import BiposeError
 
 Image = NDArray[np.uint8]
 
-CACHE_BYTES = 96 * 2**20
-"""Decoded video kept per process (about a dozen clips of 32 frames at 320x240)."""
+CACHE = "BIPOSE_VIDEO_CACHE"
+"""Environment variable: decoded video that one run keeps on one machine, in MiB (a clip of 32 frames at 320x240 is 7)."""
+
+_LARGEST_CACHE = 2**30
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
@@ -215,6 +220,38 @@ def decode_video(path: Path) -> list[Image]:
 _cache: OrderedDict[tuple[str, int, int], list[Image]] = OrderedDict()
 
 
+def cache_bytes() -> int:
+    """Decoded video that this process may keep: an equal share for each loading process of each rank of the machine.
+
+    Raises:
+        BiposeError: `$BIPOSE_VIDEO_CACHE` is no number of MiB.
+    """
+    from torch.utils.data import get_worker_info
+
+    given = os.environ.get(CACHE)
+    if given:
+        if not given.isdecimal():
+            raise BiposeError(f"{CACHE}={given}: expected a whole number of MiB, such as 512, or 0 to keep one video")
+        total = int(given) * 2**20
+    else:
+        total = min(_LARGEST_CACHE, _free_memory() // 8)
+    loading, ranks = get_worker_info(), os.environ.get("LOCAL_WORLD_SIZE", "")
+    sharers = max(loading.num_workers if loading else 1, 1) * (int(ranks) if ranks.isdecimal() else 1)
+    return total // max(sharers, 1)
+
+
+@cache
+def _free_memory() -> int:
+    """Bytes that could be had without swapping, once per process; 768 MiB where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 768 * 2**20
+
+
 def _cached_video(path: Path) -> list[Image]:
     try:
         stat = path.stat()
@@ -226,7 +263,7 @@ def _cached_video(path: Path) -> list[Image]:
         return _cache[key]
     frames = decode_video(path)
     _cache[key] = frames
-    while len(_cache) > 1 and sum(len(f) * f[0].nbytes for f in _cache.values()) > CACHE_BYTES:
+    while len(_cache) > 1 and sum(len(f) * f[0].nbytes for f in _cache.values()) > cache_bytes():
         _cache.popitem(last=False)
     return frames
 

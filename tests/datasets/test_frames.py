@@ -1,6 +1,7 @@
 """Frame sources: order, colours, truncated and damaged files, the cache, the fingerprint."""
 
 import struct
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -138,13 +139,31 @@ def test_a_video_is_decoded_once_for_many_reads(tmp_path, monkeypatch):
     assert abs(float(source.read([1])[0][..., 0].mean()) - 40) < 4, "a rewritten file is read anew"
 
 
-def test_the_cache_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(frames, "CACHE_BYTES", 5 * 48 * 64 * 3)
+@pytest.mark.parametrize(("mebibytes", "kept"), [("0", 1), ("1", 1), ("3", 3), ("8", 4)])
+def test_the_cache_is_bounded(mebibytes, kept, tmp_path, monkeypatch):
+    monkeypatch.setenv(frames.CACHE, mebibytes)
     monkeypatch.setattr(frames, "_cache", type(frames._cache)())
     for i in range(4):
-        write_video(tmp_path / f"{i}.avi", [picture(v) for v in (10, 90, 170)])
-        VideoFrames(tmp_path, f"{i}.avi", 3).read([0])
-    assert len(frames._cache) == 1
+        write_video(tmp_path / f"{i}.avi", [np.full((320, 512, 3), v, np.uint8) for v in (10, 200)])  # 0.94 MiB
+        VideoFrames(tmp_path, f"{i}.avi", 2).read([0])
+    assert len(frames._cache) == kept
+
+
+def test_loading_processes_and_ranks_share_the_cache(monkeypatch):
+    monkeypatch.setenv(frames.CACHE, "64")
+    assert frames.cache_bytes() == 64 * 2**20
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert frames.cache_bytes() == 32 * 2**20
+    monkeypatch.setattr("torch.utils.data.get_worker_info", lambda: SimpleNamespace(num_workers=4))
+    assert frames.cache_bytes() == 8 * 2**20
+    monkeypatch.delenv(frames.CACHE)
+    assert 0 < frames.cache_bytes() <= 2**30 // 8, "a share of the memory, by itself"
+
+
+def test_a_cache_size_that_is_no_number_is_told(monkeypatch):
+    monkeypatch.setenv(frames.CACHE, "1 GB")
+    with pytest.raises(BiposeError, match="BIPOSE_VIDEO_CACHE=1 GB: expected a whole number of MiB"):
+        frames.cache_bytes()
 
 
 def test_a_shared_frame_cannot_be_written_to(tmp_path):
