@@ -17,7 +17,7 @@ from bipose_lit.models.base import as_stages
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.tree import SkeletonRefiner
 from bipose_lit.skeletons import find_skeleton
-from bipose_lit.types import BiposeError
+from bipose_lit.types import BiposeError, Encoded
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> Non
     decoder.train(training)
     target, weight = codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
     for predicted in stages:
-        loss(predicted, target, weight)
+        _check_read(predicted, target, weight, loss)
     refiner = network.refiner
     if refiner is None:
         return
@@ -58,6 +58,20 @@ def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> Non
     refined = network.refine(clips, features.unsqueeze(0), torch.ones(1, 1, dtype=torch.bool))
     refiner.train(training)
     loss({k: v.squeeze(0) for k, v in refined.items()}, target, weight)
+
+
+@torch.enable_grad()
+def _check_read(predicted: Encoded, target: Encoded, weight: torch.Tensor, loss: PoseLoss) -> None:
+    """Refuses a decoder that predicts what the loss does not read: it would stay as it began, and DDP would wait for it."""
+    entries = {key: value.detach().requires_grad_() for key, value in predicted.items()}
+    value = loss(entries, target, weight)["loss"]
+    found = torch.autograd.grad(value, list(entries.values()), allow_unused=True) if value.requires_grad else [None]
+    unread = [key for key, gradient in zip(entries, found, strict=False) if gradient is None]
+    if unread:
+        raise BiposeError(
+            f"the decoder predicts {', '.join(entries)}, of which loss {type(loss).__name__} does not read {', '.join(unread)}, "
+            "which so would not be trained; change the decoder's options or the loss"
+        )
 
 
 def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: PoseDataModule) -> None:

@@ -18,7 +18,6 @@ from bipose_lit.datasets.index import PoseIndex, Reader
 from bipose_lit.datasets.pixel import Occluders, Pixels
 from bipose_lit.datasets.transforms import Augmentation
 from bipose_lit.feature_cache import CachedClips, Extractor, FeatureCache
-from bipose_lit.skeletons import Skeleton
 from bipose_lit.types import ABSENT, BiposeError
 
 _log = logging.getLogger(__name__)
@@ -50,6 +49,8 @@ class PoseDataModule(SeededData):
         extractor: the network whose features are cached; the trainer's model's `network` where not set.
         flip_test: keep the mirrored view of evaluation splits in the cache; as the trainer's model says where not set.
     """
+
+    reader: Reader
 
     def __init__(
         self,
@@ -91,16 +92,6 @@ class PoseDataModule(SeededData):
         self.flip_test: bool | None = None
         self._collate = Collate(self.clips.length, supervise, seed)
         self._indexes: dict[str, PoseIndex] = {}
-
-    @property
-    def skeleton(self) -> Skeleton:
-        """Joints of the labels."""
-        return self.reader.skeleton
-
-    @property
-    def num_joints(self) -> int:
-        """K."""
-        return len(self.skeleton)
 
     def index(self, split: str) -> PoseIndex:
         """Persons and tracks of "train", "val" or "test"; read once. What the reader left out is logged, a line a reason.

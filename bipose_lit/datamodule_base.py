@@ -10,13 +10,22 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import Dataset
 
+from bipose_lit.datasets.frames import share_cache
 from bipose_lit.datasets.loader import ClipLoader
 from bipose_lit.datasets.sampler import EpochSampler, EvaluationSampler, Filler, Key
 from bipose_lit.lifeline import leave_process_group_at_exit
+from bipose_lit.skeletons import Skeleton
 from bipose_lit.types import BiposeError
 
 SPLITS = ("train", "val", "test")
 _log = logging.getLogger(__name__)
+
+
+class HasSkeleton(Protocol):
+    """A reader, as far as all data modules know it."""
+
+    @property
+    def skeleton(self) -> Skeleton: ...
 
 
 class SeededData(L.LightningDataModule):
@@ -32,6 +41,7 @@ class SeededData(L.LightningDataModule):
 
     unit = "clips"
     """What a batch is made of, for messages."""
+    reader: HasSkeleton
 
     def __init__(
         self, batch_size: int, eval_batch_size: int | None, num_workers: int, seed: int, pin_memory: bool
@@ -40,6 +50,16 @@ class SeededData(L.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.seed, self.pin_memory = seed, pin_memory
         self._resume: tuple[int, int] | None = None
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Joints of the labels."""
+        return self.reader.skeleton
+
+    @property
+    def num_joints(self) -> int:
+        """K."""
+        return len(self.skeleton)
 
     def index(self, split: str) -> Any:
         """What the reader finds for "train", "val" or "test"; read once."""
@@ -66,6 +86,8 @@ class SeededData(L.LightningDataModule):
         """Reads the indexes that a stage needs, so that mistakes show before the first step."""
         if self.trainer is not None and self.trainer.world_size > 1:
             leave_process_group_at_exit()
+        ranks = self.trainer.num_devices if self.trainer is not None else 1
+        share_cache(ranks * max(1, 2 * self.num_workers))  # the loaders of training and of validation both stay
         if stage == "fit":
             self._check_accumulation()
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):

@@ -12,7 +12,6 @@ from bipose_lit.datasets.pixel import Pixels
 from bipose_lit.datasets.scene_samples import SceneDataset, SceneSample, blank, collate_scenes
 from bipose_lit.datasets.scenes import SceneIndex, SceneReader
 from bipose_lit.datasets.transforms import Augmentation
-from bipose_lit.skeletons import Skeleton
 from bipose_lit.types import BiposeError, SceneBatch
 
 _log = logging.getLogger(__name__)
@@ -42,6 +41,7 @@ class SceneDataModule(SeededData):
     """
 
     unit = "images"
+    reader: SceneReader
 
     def __init__(
         self,
@@ -68,16 +68,6 @@ class SceneDataModule(SeededData):
         self.augmentation, self.pixels = augmentation, pixels
         self._indexes: dict[str, SceneIndex] = {}
 
-    @property
-    def skeleton(self) -> Skeleton:
-        """Joints of the labels."""
-        return self.reader.skeleton
-
-    @property
-    def num_joints(self) -> int:
-        """K."""
-        return len(self.skeleton)
-
     def index(self, split: str) -> SceneIndex:
         """Images of "train", "val" or "test"; read once. What the reader left out is logged, a line a reason.
 
@@ -95,6 +85,11 @@ class SceneDataModule(SeededData):
             if split == "train" and not any(len(scene.joints) for scene in index.scenes):
                 raise BiposeError(
                     f"{index.name}: nobody has a labelled joint: there is nothing to learn; check the labels"
+                )
+            if not len(index.skeleton.sigmas):
+                raise BiposeError(
+                    f"{index.name}: skeleton {index.skeleton.name} has no sigmas, so people have no OKS and no AP; give it one for "
+                    "each joint"
                 )
             self._indexes[split] = index
         return self._indexes[split]

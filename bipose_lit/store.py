@@ -280,7 +280,8 @@ LATER = {
     "model.codec.init_args.grid": "pixel", "model.codec.init_args.quantised": False, "model.codec.init_args.patch": None,
     "model.codec.init_args.shift_flipped": False, "model.decoder.init_args.sigma": False,
     "model.backbone.init_args.bgr": False, "model.decoder.init_args.deconv": None, "data.augmentation.normal": False,
-    "model.backbone.init_args.mean": None, "model.backbone.init_args.std": None,
+    "model.backbone.init_args.mean": None, "model.backbone.init_args.std": None, "model.recipe.layer_decay": 1.0,
+    "model.codec.init_args.reach": None,
 }  # fmt: skip
 """Options that came later, and their value that changes nothing: with it they are left out, so that older results stay valid."""
 _NESTED = re.compile(r"(?<=^data\.reader)(\.init_args\.reader)+|(?<=^data\.train_reader)(\.init_args\.reader)+")

@@ -70,8 +70,10 @@ def _check_layers(network: nn.Module, layers: str) -> None:
     try:
         network.get_submodule(layers)
     except AttributeError:
-        found = getattr(network, parent, None)
-        known = ", ".join(n for n, _ in found.named_children()) if isinstance(found, nn.Module) else ""
+        try:
+            known = ", ".join(n for n, _ in network.get_submodule(parent).named_children())
+        except AttributeError:
+            known = ""
         raise BiposeError(
             f"model.weights_for: {layers}: {parent} has no layers {last!r}{f'; it has {known}' if known else ''}"
         ) from None

@@ -109,7 +109,7 @@ def ceiling(data: PoseDataModule, codec: HeatmapCodec) -> dict[str, float]:
     predictions = collector.compute(index)
     found = summarise(predictions, "test", detail=False)
     if index.scoring is not None:
-        found |= {own_name(n, predictions): v for n, v in index.scoring.score(predictions).items()}
+        found |= {own_name(n, predictions.data): v for n, v in index.scoring.score(predictions).items()}
     return found
 
 
@@ -146,7 +146,22 @@ def test_coco_persons(real_data, tmp_path, capsys):
     assert found["test/ap[gt-box]"] >= 0.90
 
 
-CLASSICS = {
+def hrnet() -> dict[str, Part]:
+    """The smallest HRNet of timm, at stride 4."""
+    backbone = TimmBackbone("hrnet_w18_small", False, out_index=1, kwargs={"feature_location": ""})
+    return {"backbone": backbone, "decoder": DeconvDecoder([], layers=0)}
+
+
+def vit() -> dict[str, Part]:
+    """A narrow plain ViT on patches of 8 pixels, with a light decoder to stride 4."""
+    kwargs = {"img_size": [192, 144], "patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
+    backbone = TimmBackbone("vit_tiny_patch16_224", False, out_index=-1, kwargs=kwargs)
+    return {"backbone": backbone, "decoder": DeconvDecoder([64], layers=1)}
+
+
+NETWORKS = {
+    "hrnet": (hrnet, 4, 200),
+    "vit": (vit, 4, 500),
     "hourglass": (lambda: {"backbone": HourglassStem(64), "decoder": StackedHourglass(2)}, 4, 150),
     "cpm": (lambda: {"backbone": CPMTrunk(24, 5), "decoder": CPMStages(3, 16, 64, 5, 32, 7)}, 8, 250),
     "recurrent": (lambda: {"backbone": RecurrentTrunk(16), "decoder": RecurrentDecoder(2, 48, 5, 5, 7)}, 4, 150),
@@ -160,13 +175,13 @@ CLASSICS = {
         250,
     ),
 }
-"""Narrow classic networks: parts, stride of the maps, steps."""
+"""Narrow networks: parts, stride of the maps, steps."""
 
 
-@pytest.mark.parametrize("name", CLASSICS)
-def test_classic_networks(name, real_data, tmp_path, capsys):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name, real_data, tmp_path, capsys):
     """At stride 4 the bar is that of the ResNet; at stride 8 it is 0.95 of what the codec itself can say."""
-    parts, stride, steps = CLASSICS[name]
+    parts, stride, steps = NETWORKS[name]
     codec = HeatmapCodec(stride, 8 / stride, skeleton="coco")
     index = largest_persons(real_data)
     found, best = learn(index, tmp_path, (144, 192), steps, batch=16, parts=parts, codec=codec)

@@ -1,11 +1,14 @@
 """Schedules follow their formulas; optimisers take the right parameters."""
 
 import math
+import re
 
 import pytest
 import torch
 from torch import nn
 
+from bipose_lit.models.backbones.plain_vit import PlainViT
+from bipose_lit.models.backbones.timm_backbone import TimmBackbone
 from bipose_lit.recipe import Recipe
 from bipose_lit.types import BiposeError
 
@@ -25,6 +28,8 @@ def test_step_schedule_of_simple_baselines() -> None:
     assert factor(89) == 1
     assert factor(90) == pytest.approx(0.1)
     assert factor(120) == pytest.approx(0.01)
+    slow = Recipe(schedule="step", milestones=[0.5], gamma=0.1, warmup=99).factor(80)
+    assert [slow(s) for s in (39, 40, 79)] == pytest.approx([0.40, 0.041, 0.08]), "a warm-up that never ends"
 
 
 def test_cosine_with_warmup() -> None:
@@ -44,6 +49,34 @@ def test_groups_decay_and_backbone_rate() -> None:
         (round(g["lr"], 6), g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in optimizer.param_groups
     }
     assert rates == {(0.1, 0.2): 8, (0.1, 0.0): 2 + 8, (0.01, 0.2): 108, (0.01, 0.0): 4}
+
+
+def test_rates_fall_from_layer_to_layer_as_in_vitpose() -> None:
+    """The rule of mmpose for L blocks: a decoder's rate times decay^1 for the last block, ^L for the first, ^(L+1) for embeddings."""
+    vit = PlainViT(width=16, depth=3, heads=2, size=(32, 32))
+    net = nn.Sequential(vit, nn.Conv2d(16, 2, 1))
+    groups = Recipe("adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5).build(net, vit).param_groups
+    rate = {id(p): g["lr"] for g in groups for p in g["params"]}
+    names = {n: rate[id(p)] for n, p in net.named_parameters() if p.requires_grad}
+    assert len(names) == sum(p.requires_grad for p in net.parameters())
+
+    def expected(name: str) -> float:
+        if "pos_embed" in name or "patch_embed" in name:
+            return 0.5**4
+        block = re.search(r"blocks\.(\d)", name)
+        return 0.5 ** (3 - int(block[1])) if block else 1.0
+
+    assert names == {n: expected(n) for n in names}
+    assert {v for n, v in names.items() if n.startswith(("0.norm", "1."))} == {1.0}
+    assert len({id(p) for g in groups for p in g["params"]}) == sum(len(g["params"]) for g in groups)
+
+
+def test_layer_decay_needs_a_backbone_that_tells_its_layers() -> None:
+    resnet = TimmBackbone("resnet18")
+    with pytest.raises(BiposeError, match=r"layer_decay 0\.9: TimmBackbone does not tell its layers.*backbone_lr"):
+        Recipe(layer_decay=0.9).build(resnet, resnet)
+    with pytest.raises(BiposeError, match=r"layer_decay 1\.1 must be above 0"):
+        Recipe(layer_decay=1.1)
 
 
 def test_frozen_parameters_are_left_out_and_nothing_left_is_an_error() -> None:

@@ -61,6 +61,9 @@ def test_layers_of_a_part_load_without_its_last_one(tmp_path) -> None:
         load_parts(target, tmp_path / "w.safetensors", ["decoder"])
     with pytest.raises(BiposeError, match=r"decoder has no layers 'layers'; it has 0, 1"):
         load_parts(target, tmp_path / "w.safetensors", ["backbone", "decoder.layers"])
+    target.decoder = nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 1)))
+    with pytest.raises(BiposeError, match=r"decoder\.0 has no layers 'layers'; it has 0$"):
+        load_parts(target, tmp_path / "w.safetensors", ["backbone", "decoder.0.layers"])
 
 
 def test_missing_and_damaged_files(tmp_path) -> None:

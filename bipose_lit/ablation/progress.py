@@ -134,18 +134,20 @@ class Progress:
         self.line(f"{key} interrupted: {why}")
 
     def eta(self) -> float:
-        """Seconds left, by the mean of finished runs, else by how far the running ones are; NaN if nothing tells."""
+        """Seconds left, by finished runs and by how far the running ones are, which may cost much more; NaN if nothing tells."""
         now = time.monotonic()
-        if self.seconds:
-            mean = sum(self.seconds) / len(self.seconds)
-        else:
-            rates = [(now - r.started) / r.fraction for r in self.running.values() if r.fraction > 0.05]
-            if not rates:
-                return math.nan
-            mean = sum(rates) / len(rates)
-        left = max(0, self.total - self.done - self.failed)
-        inside = sum(min(1.0, (now - r.started) / mean) for r in self.running.values()) if mean > 0 else 0.0
-        return max(0.0, left - inside) * mean / max(1, min(self.workers, left))
+        spent = [now - r.started for r in self.running.values()]
+        whole = [
+            s / r.fraction if r.fraction > 0.05 and s > 1 else math.nan
+            for s, r in zip(spent, self.running.values(), strict=True)
+        ]
+        known = self.seconds + [w for w in whole if math.isfinite(w)]
+        if not known:
+            return math.nan
+        mean = sum(known) / len(known)
+        to_do = max(0, self.total - self.done - self.failed)
+        ahead = [max(0.0, (w if math.isfinite(w) else mean) - s) for w, s in zip(whole, spent, strict=True)]
+        return (sum(ahead) + max(0, to_do - len(ahead)) * mean) / max(1, min(self.workers, to_do))
 
     def summary(self) -> str:
         """One line on where it stands."""

@@ -69,7 +69,7 @@ class Evaluation(L.Callback):
             )
         elif index.scoring is not None:
             own = index.scoring.score(predictions)
-            metrics |= {own_name(name, predictions, split): v for name, v in own.items() if v == v}
+            metrics |= {own_name(name, predictions.data, split): v for name, v in own.items() if v == v}
         self.predictions[split] = predictions
         self._tell(trainer, module, split, metrics)
 

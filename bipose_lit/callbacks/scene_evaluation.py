@@ -58,13 +58,8 @@ class SceneEvaluation(Evaluation):
             _log.warning("%s: %d of %d images were scored: no measure of it", index.name, len(found), len(index.scenes))
         else:
             own = scene_scores(index.truth, found, index.category, index.skeleton.sigmas)
-            metrics |= {own_name(name, _Named(index.name), split): v for name, v in own.items() if v == v}
+            metrics |= {own_name(name, index.name, split): v for name, v in own.items() if v == v}
         self._tell(trainer, module, split, metrics)
-
-
-class _Named:
-    def __init__(self, data: str) -> None:
-        self.data = data
 
 
 __all__ = ["SceneEvaluation"]

@@ -76,7 +76,7 @@ class People:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Candidates for joints, sorted by joint, each from the highest down; M peaks.
+    """Candidates for joints, sorted by joint, each from the largest pixel down; M peaks.
 
     Attributes:
         joint: (M,) which joint.
@@ -125,8 +125,7 @@ def find_peaks(maps: NDArray[np.floating], least: float, most: int = MOST) -> Pe
     are none.
     """
     K, h, w = maps.shape
-    with np.errstate(invalid="ignore"):
-        inner = np.where(np.isfinite(maps), maps, -np.inf)
+    inner = np.where(np.isfinite(maps), maps, -np.inf)
     wide = w + 2
     padded = np.full((K, h + 2, wide), -np.inf, maps.dtype)
     padded[:, 1:-1, 1:-1] = inner
@@ -158,7 +157,9 @@ def _vertex(values: NDArray[np.floating], inwards: NDArray[np.integer]) -> tuple
         values: (3, M) pixels beside one another.
         inwards: (M,) from the largest of them to the middle one.
     """
-    before, middle, after = np.log(np.maximum(values.astype(np.float64), _TINY))
+    values = values.astype(np.float64)
+    # What lies far below the peak is noise about 0, and its logarithm anything; a clean Gaussian of sigma 0.85 has 0.016 at least.
+    before, middle, after = np.log(np.maximum(values, np.maximum(0.01 * values.max(axis=0), _TINY)))
     slope, bend = (after - before) / 2, before - 2 * middle + after
     round_ = bend < 0
     bend = np.where(round_, bend, -1.0)
@@ -191,7 +192,9 @@ def connect(peaks: Peaks, pafs: NDArray[np.floating], limbs: Ints, rules: Rules)
     chosen, begin = [], 0
     for rows, columns in shapes:
         if rows and columns:
-            table = score[begin : begin + rows * columns].reshape(rows, columns)
+            table = np.maximum(
+                score[begin : begin + rows * columns].reshape(rows, columns), 0
+            )  # no limb is as good as a bad one
             if table.any():
                 r, c = linear_sum_assignment(table, maximize=True)
                 chosen.append(begin + (r * columns + c)[table[r, c] > 0])
@@ -227,9 +230,11 @@ def line_integrals(start: Floats, end: Floats, limb: Ints, pafs: NDArray[np.floa
         # Half a pixel is added, so that cutting the fraction off rounds.
         place = (start[left] + t * along[left] + 0.5).astype(np.int64)
         at = (row[left] + np.clip(place[:, 1], 0, h - 1)) * w + np.clip(place[:, 0], 0, w - 1)
-        field = flat[at] * unit[left, 0] + flat[at + h * w] * unit[left, 1]
+        with np.errstate(invalid="ignore"):
+            field = flat[at] * unit[left, 0] + flat[at + h * w] * unit[left, 1]
+        field = np.where(np.isfinite(field), field, 0)  # what is not finite is no field
         total[left] += field
-        misses[left] += ~(field > rules.line)  # a field that is not finite is none
+        misses[left] += ~(field > rules.line)
         left = left[misses[left] <= spare]
     score = np.zeros(len(limb))
     score[left] = total[left] / rules.samples

@@ -21,7 +21,8 @@ Grid = Literal["pixel", "msra", "udp"]
 class HeatmapCodec(TargetCodec):
     """One map per joint: a Gaussian of peak 1 about the joint's own sub-pixel place, so encoding loses nothing.
 
-    A joint whose place rounds to no pixel of the map has weight 0.
+    A joint whose place rounds to no pixel of the map has weight 0. `quantised`, `patch` and `reach` change this to what the
+    reference codes do.
 
     Where crop pixel x lies on a map of stride s (`grid`; W and w are the widths of crop and map):
         pixel: (x + 0.5) / s - 0.5. Edges fall on edges, so a mirrored map is the map of the mirrored crop.
@@ -40,10 +41,11 @@ class HeatmapCodec(TargetCodec):
     The score is the largest value, cut to [0, 1]. A map whose largest value is not finite gives the crop's centre and
     score 0.
 
-    Simple Baselines is grid msra, quantised, patch 3, refine quarter, shift_flipped; DARK the same with neither quantised nor
-    patch and with refine dark; UDP is grid udp, patch 3, refine dark. Their codes differ from that in the outermost pixels: they
-    refine no peak in the map's two outer rings (Simple Baselines), smooth maps that they have padded (UDP), and have a
-    lop-sided patch where 3 sigma is no whole number. Their crops are framed a little differently, which these laws do not
+    Simple Baselines is grid msra, quantised, patch 3, refine quarter, shift_flipped; DARK is grid msra, reach 3, refine dark,
+    shift_flipped; UDP is grid udp, patch 3, refine dark. Their decoding differs from that: Simple Baselines' code refines no
+    peak in the first two and the last rows or columns; DARK's pads maps with zeros before it smooths, where this one takes the
+    parabola (within 2.5 sigma + 2 pixels of the edge); UDP's smooths by 7 taps of deviation 1.4 and takes second differences one
+    pixel away, DARK's and this one two. Their patch is lop-sided where 3 sigma is no whole number. Their crops are framed a little differently, which these laws do not
     mind, as they go from crop to map alone: Simple Baselines' crop shows everything half a crop pixel further right and down
     than `geometry.crop_matrix`, UDP's is smaller by the factor (W - 1) / W, which is half a pixel at the edge.
 
@@ -53,9 +55,11 @@ class HeatmapCodec(TargetCodec):
         refine: "dark", "parabola", "quarter" or "none".
         skeleton: name, YAML file or fields of the skeleton; only a flip needs it.
         grid: "pixel", "msra" or "udp".
-        quantised: the Gaussian is about the nearest map pixel (a half up), not the joint's own place.
+        quantised: the Gaussian is about the nearest map pixel (a half up, and -1 to -0.5 are 0), not the joint's own place.
         patch: the Gaussian is zero more than so many sigmas from the nearest pixel, along either axis, and a joint keeps its
             weight unless this patch lies behind the map, or ends more than a pixel before it. Null: no limit.
+        reach: without a patch, a joint keeps its weight as long as so many sigmas about its place touch the map, by DARK's rule
+            (a pixel and a bit more before the map). Null: as long as its own pixel is on the map.
         shift_flipped: `flip` moves mirrored maps one pixel to the right (the reference code's SHIFT_HEATMAP).
 
     Raises:
@@ -74,6 +78,7 @@ class HeatmapCodec(TargetCodec):
         quantised: bool = False,
         patch: float | None = None,
         shift_flipped: bool = False,
+        reach: float | None = None,
     ) -> None:
         super().__init__(skeleton)
         if stride < 1 or sigma <= 0:
@@ -81,14 +86,18 @@ class HeatmapCodec(TargetCodec):
         for name, word, known in (("refine", refine, get_args(Refine)), ("grid", grid, get_args(Grid))):
             if word not in known:
                 raise BiposeError(f"HeatmapCodec: {name} {word!r} is not one of {', '.join(map(repr, known))}")
-        if patch is not None and not patch > 0:
-            raise BiposeError(f"HeatmapCodec: patch {patch} is a number of sigmas above 0 (3 is usual), or null")
+        for name, number in (("patch", patch), ("reach", reach)):
+            if number is not None and not 0 < number < math.inf:
+                raise BiposeError(f"HeatmapCodec: {name} {number} is a number of sigmas above 0 (3 is usual), or null")
+        if patch is not None and reach is not None:
+            raise BiposeError("HeatmapCodec: patch says which joints keep their weight; give patch or reach, not both")
         if shift_flipped and grid != "msra":
             raise BiposeError(
                 f"HeatmapCodec: shift_flipped is for grid msra; mirrored maps of grid {grid} lie where they belong: set it false"
             )
         self.stride, self.sigma, self.refine = stride, sigma, refine
-        self.grid, self.quantised, self.patch, self.shift_flipped = grid, quantised, patch, shift_flipped
+        self.grid, self.quantised, self.patch, self.reach = grid, quantised, patch, reach
+        self.shift_flipped = shift_flipped
 
     def build(self, joints: int, size: tuple[int, int]) -> None:
         super().build(joints, size)
@@ -113,18 +122,21 @@ class HeatmapCodec(TargetCodec):
         w, h = self.map_size
         places = to_map(joints.float(), *self._law(joints.device))
         nearest = (places + 0.5).trunc()  # as the reference code's int()
-        reach = None if self.patch is None else math.floor(self.patch * self.sigma)
-        x, y = places.unbind(-1)
-        if reach is None:
-            inside = (x >= -0.5) & (x < w - 0.5) & (y >= -0.5) & (y < h - 0.5)
+        extent = None if self.patch is None else math.floor(self.patch * self.sigma)
+        limits = torch.tensor([w, h], device=places.device)
+        if extent is not None:
+            inside = ((nearest + extent + 1 >= 0) & (nearest - extent < limits)).all(-1)
+        elif self.reach is not None:
+            far = self.reach * self.sigma
+            # The corners of the box, cut towards zero, as the reference code's int(): one before the map may lie within a pixel.
+            inside = ((places + far + 1 > -1) & (places - far < limits)).all(-1)
         else:
-            limits = torch.tensor([w, h], device=places.device)
-            inside = ((nearest + reach + 1 >= 0) & (nearest - reach < limits)).all(-1)
+            inside = ((places >= -0.5) & (places < limits - 0.5)).all(-1)
         weight = (inside & (visible != ABSENT)).float()
         # Somewhere finite for what has no weight: NaN times zero would still be NaN.
         places, nearest = (torch.where(weight.unsqueeze(-1) > 0, p, 0) for p in (places, nearest))
         centres = nearest if self.quantised else places
-        across, down = (self._profile(centres[..., a], nearest[..., a], n, reach) for a, n in enumerate((w, h)))
+        across, down = (self._profile(centres[..., a], nearest[..., a], n, extent) for a, n in enumerate((w, h)))
         return {"heatmaps": (down * weight.unsqueeze(-1)).unsqueeze(-1) * across.unsqueeze(-2)}, weight
 
     @torch.no_grad()
@@ -165,12 +177,12 @@ class HeatmapCodec(TargetCodec):
         return self.stride, 0.5 if self.grid == "pixel" else 0.0
 
     def _profile(
-        self, centre: Float[Tensor, "N K"], nearest: Float[Tensor, "N K"], cells: int, reach: int | None
+        self, centre: Float[Tensor, "N K"], nearest: Float[Tensor, "N K"], cells: int, extent: int | None
     ) -> Float[Tensor, "N K n"]:
         """The Gaussian along one axis."""
         at = torch.arange(cells, device=centre.device)
         value = torch.exp((at - centre.unsqueeze(-1)).square() * (-0.5 / self.sigma**2))
-        return value if reach is None else value * ((at - nearest.unsqueeze(-1)).abs() <= reach)
+        return value if extent is None else value * ((at - nearest.unsqueeze(-1)).abs() <= extent)
 
 
-__all__ = ["HeatmapCodec", "parabola", "peak"]
+__all__ = ["HeatmapCodec"]

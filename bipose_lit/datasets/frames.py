@@ -2,8 +2,8 @@
 
 Readers build these without opening a picture; pixels are read when a sample is drawn. A video is decoded from its start
 and kept, whole, in a cache of the process, since a sample reads most of its clip and later ones read it again: decoding
-takes about as long as a narrow network's step on a few of its frames. `$BIPOSE_VIDEO_CACHE` says how many MiB a machine's
-processes of one run keep; without it, an eighth of the memory that is free at the first video, at most 1 GiB.
+takes about as long as a narrow network's step on a few of its frames. `$BIPOSE_VIDEO_CACHE` says how many MiB all processes of a
+run keep on one machine; without it, an eighth of the memory that is free when the data are set up, at most 1 GiB.
 """
 
 from __future__ import annotations
@@ -220,14 +220,26 @@ def decode_video(path: Path) -> list[Image]:
 _cache: OrderedDict[tuple[str, int, int], list[Image]] = OrderedDict()
 
 
+_sharers = 1
+
+
+def share_cache(processes: int) -> None:
+    """Says how many processes of the run read video on this machine; holds for this process and for those forked from it.
+
+    Raises:
+        BiposeError: as `cache_bytes`.
+    """
+    global _sharers
+    _sharers = max(1, processes)
+    cache_bytes()
+
+
 def cache_bytes() -> int:
-    """Decoded video that this process may keep: an equal share for each loading process of each rank of the machine.
+    """Decoded video that this process may keep: an equal share for each that `share_cache` was told of.
 
     Raises:
         BiposeError: `$BIPOSE_VIDEO_CACHE` is no number of MiB.
     """
-    from torch.utils.data import get_worker_info
-
     given = os.environ.get(CACHE)
     if given:
         if not given.isdecimal():
@@ -235,9 +247,7 @@ def cache_bytes() -> int:
         total = int(given) * 2**20
     else:
         total = min(_LARGEST_CACHE, _free_memory() // 8)
-    loading, ranks = get_worker_info(), os.environ.get("LOCAL_WORLD_SIZE", "")
-    sharers = max(loading.num_workers if loading else 1, 1) * (int(ranks) if ranks.isdecimal() else 1)
-    return total // max(sharers, 1)
+    return total // _sharers
 
 
 @cache

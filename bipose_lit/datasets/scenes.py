@@ -123,7 +123,7 @@ def make_scenes(
     scenes, skipped = [], {reason: list(places) for reason, places in file.skipped.items()}
     for i in np.flatnonzero(chosen).tolist():
         image, (width, height) = int(truth.images[i]), sizes[i]
-        if not file.names[i] or not width:
+        if not file.names[i] or not (width and height):
             skipped.setdefault("images without file_name, width or height", []).append(f"id {image}")
             continue
         rows = order[slice(*np.searchsorted(ids, (image, image + 1)))]

@@ -11,6 +11,9 @@ from bipose_lit.types import BiposeError, Encoded
 
 SMALLEST = 1e-6
 """Least normaliser: a batch without labels costs 0."""
+FAINT = 0.5
+"""Least energy that a weighted joint counts with, where hardly anything of its Gaussian is on the map (codecs with a patch or a
+reach weigh such joints): one whose own pixel is on the map has more from sigma 0.85 on."""
 
 
 class PoseLoss(Part):
@@ -29,8 +32,8 @@ class PoseLoss(Part):
         if missing:
             raise BiposeError(
                 f"loss {type(self).__name__} needs {', '.join(missing)}, codec {type(codec).__name__} "
-                f"makes {', '.join(made) or 'none'}; pair HeatmapCodec with HeatmapMSE, RegressionCodec with SmoothL1 or RLE, "
-                "SimCCCodec with SimCCLoss"
+                f"makes {', '.join(made) or 'none'}; pair HeatmapCodec with HeatmapMSE or HeatmapOHKM, RegressionCodec with "
+                "SmoothL1 or RLE, SimCCCodec with SimCCLoss, and, for whole images, SceneCodec with SceneMSE"
             )
 
     def forward(self, pred: Encoded, target: Encoded, weight: Float[Tensor, "N K"]) -> dict[str, Tensor]:
@@ -66,7 +69,8 @@ class HeatmapMSE(PoseLoss):
         loss = sum_nk weight_nk * sum_pixels (pred - target)^2  /  sum_nk weight_nk * sum_pixels target^2
 
     So all-zero maps cost 1 and perfect ones 0, whatever the number of joints, persons, visible joints, the maps' size
-    or sigma. The gradient is that of the usual mean squared error over weighted joints, times one constant per batch.
+    or sigma; less than 1 where joints lie so far outside that their targets are nearly empty (`FAINT`). The gradient is that of
+    the usual mean squared error over weighted joints, times one constant per batch.
     """
 
     keys = ("heatmaps",)
@@ -77,7 +81,7 @@ class HeatmapMSE(PoseLoss):
         return {"loss": self._counted(error * weight).sum() / self.normaliser(target, weight)}
 
     def normaliser(self, target: Encoded, weight: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
-        energy = target[self.keys[0]].float().square().sum((-2, -1))
+        energy = target[self.keys[0]].float().square().sum((-2, -1)).clamp(min=FAINT)
         return self._counted(energy * weight).sum().clamp(min=SMALLEST)
 
     def _counted(self, costs: Float[Tensor, "N K"]) -> Tensor:

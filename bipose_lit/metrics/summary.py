@@ -53,9 +53,15 @@ def full_name(metric: str, predictions: HasData, prefix: str = "test") -> str:
     return f"{prefix}/{metric.replace(']', f',{box}]', 1) if box else metric}"
 
 
-def own_name(metric: str, predictions: HasData, prefix: str = "test") -> str:
-    """The protocol name of a set's own measure: "ap" -> "test/ap[gt-box]", "pckh@0.5/head" -> "test/pckh@0.5[gt-box]/head"."""
-    box = box_rule(predictions.data)
+def own_name(metric: str, data: str, prefix: str = "test") -> str:
+    """The protocol name of a set's own measure: "ap" -> "test/ap[gt-box]", "pckh@0.5/head" -> "test/pckh@0.5[gt-box]/head".
+
+    Args:
+        metric: as the set calls it.
+        data: name of the index that was scored, with its box rule.
+        prefix: the split.
+    """
+    box = box_rule(data)
     head, slash, part = metric.partition("/")
     if box:
         head = head.replace("]", f",{box}]", 1) if "]" in head else f"{head}[{box}]"

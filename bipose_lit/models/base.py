@@ -75,6 +75,13 @@ class Backbone(Part):
     def initialise(self) -> None:
         """Loads pretrained weights, if the configuration asks for them. Not called where a checkpoint replaces them anyway."""
 
+    def parameters_by_layer(self) -> list[list[nn.Parameter]]:
+        """The parameters of each layer from the picture on, for rates that fall from layer to layer (`Recipe.layer_decay`).
+
+        Parameters in no layer come after the last. Empty: the backbone does not say.
+        """
+        return []
+
 
 class TemporalHead(Part):
     """Features over time to features of the same shape, as a residual whose last layer starts at zero.

@@ -9,7 +9,7 @@ from typing import Any
 from bipose_lit.report import results
 from bipose_lit.report.analysis import Analysis, Scores
 from bipose_lit.report.load import Study
-from bipose_lit.report.statistics import Contrast, contrast
+from bipose_lit.report.statistics import MIN_SEEDS_INTERVAL, Contrast, contrast
 from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, quantity
 
 MEAN_POSE = "mean pose"
@@ -92,16 +92,22 @@ def comparison_table(a: Analysis) -> Table:
 
 
 def floor_sentence(a: Analysis) -> str:
-    """Which trained arms lie above the mean pose with their whole intervals; "" where there is no mean pose."""
+    """How many trained arms lie above the mean pose with their whole intervals; "" where there is no mean pose.
+
+    Of those that do not, it says for which the paired difference, which is what can be told best, is above zero all the same.
+    """
     floor = a.references.get(MEAN_POSE)
     if floor is None:
         return ""
     level = floor.level()
     arms = [s for s in a.arms.values() if _fact([run.result.facts for run in a.study.of(s.name)], "steps") > 1]
-    below = [s.name for s in arms if not s.level().low > level.high]
+    below = [s for s in arms if not s.level().low > level.high]
     above = len(arms) - len(below)
     text = f"{above} of {len(arms)} trained arms lie above the {MEAN_POSE} with their whole intervals"
-    return text + (f"; not: {', '.join(below)}." if below else ".")
+    if len(a.study.seeds) < MIN_SEEDS_INTERVAL:
+        text += " (over clusters alone, so of these runs and no others)"
+    told = [f"{s.name}{' (but above it cluster by cluster)' * (over_floor(a, s, floor).low > 0)}" for s in below]
+    return text + (f"; not: {', '.join(told)}." if below else ".")
 
 
 def over_floor(a: Analysis, s: Scores, floor: Scores) -> Contrast:
@@ -110,11 +116,13 @@ def over_floor(a: Analysis, s: Scores, floor: Scores) -> Contrast:
 
 
 def sees(facts: Sequence[dict[str, Any]]) -> str:
-    """The frames that an arm reads: "frame", "past" or "clip"."""
+    """The frames that an arm reads: "frame", "past", "past +4" (so many later ones) or "clip"."""
     if not facts or "look_back_frames" not in facts[0]:
         return DASH
     back, ahead = facts[0]["look_back_frames"], facts[0]["look_ahead_frames"]
-    return "clip" if ahead != 0 else "past" if back != 0 else "frame"
+    if ahead is None:
+        return "clip"
+    return f"past +{ahead:g}" if ahead else "past" if back != 0 else "frame"
 
 
 def _difference(a: Analysis, c: Contrast) -> Cell:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bipose_lit.metrics.terms import parse
-from bipose_lit.report import costs, expectations, html, tables
+from bipose_lit.report import costs, expectations, html, results, tables
 from bipose_lit.report.html import Section
 from bipose_lit.report.load import MANIFEST, Study, load_study, metric_of
 from bipose_lit.report.tables import Cell, Row, Table
@@ -109,22 +109,24 @@ def own_table(study: Study) -> Table:
         runs = study.of(arm)
         cells = []
         for name in names:
-            values = [v for run in runs if (v := metric_of(run.result.metrics, name)) is not None]
+            found = {run.result.seed: metric_of(run.result.metrics, name) for run in runs}
+            values = [v for v in found.values() if v is not None]
             if name == m.endpoint and len(values) < len(runs):
-                known = sorted(k.removeprefix("test/") for k in runs[0].result.metrics if k.startswith("test/"))
+                run = next(run for run in runs if found[run.result.seed] is None)
+                known = sorted(k.removeprefix("test/") for k in run.result.metrics if k.startswith("test/"))
                 raise BiposeError(
-                    f"ablation {m.name}: endpoint '{name}' is in no run's test results; they have {', '.join(known[:6])}"
+                    f"ablation {m.name}: endpoint '{name}' is not among the test results of {arm}/seed{run.result.seed}; it has "
+                    f"{', '.join(known[:6]) or 'none'}"
                 )
             spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
             cells.append(Cell(f"{sum(values) / len(values):.3f}", spread) if values else Cell())
         rows.append(Row(arm, tuple(cells), m.about.get(arm, "")))
-    commits = ", ".join(sorted({run.result.commit[:12] or "unknown" for run in study.runs.values()}))
+    seeds = len(study.seeds)
     notes = [
-        f"Mean over {len(study.seeds)} seeds, final weights, on the test split. {m.endpoint} is the data set's own measure: no "
-        "mean over joints, so it has no interval over sources, and no verdict.",
-        f"Code: commit {commits}.",
-        *([m.notes] if m.notes else []),
-        *(f"{arm}/seed{seed} is missing: {why}." for arm, seed, why in study.missing),
+        f"Mean over {seeds} seed{'s' * (seeds != 1)}, final weights, on the test split. {m.endpoint} is the data set's own "
+        "measure: no mean over joints, so it has no interval over sources, and no verdict.",
+        *results.what_was_read(study, "the test split"),
+        *results.warnings(study),
     ]
     return Table(f"{m.name}: test/{m.endpoint}", tuple(names), tuple(rows), tuple(notes))
 

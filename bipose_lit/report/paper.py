@@ -55,6 +55,8 @@ class Definition(msgspec.Struct, forbid_unknown_fields=True):
         best: key of the highest value under it in the sources, which need not be the highest anywhere.
         recipe: manifest of experiments/recipes that trains the paper's network by the paper's recipe.
         metric: name of the number in its results.
+        at_most: the claim that it exceeds by `STEP` at most under this definition, if that one is what its name says.
+        bound: key of the source that says so.
     """
 
     definition: str
@@ -62,6 +64,8 @@ class Definition(msgspec.Struct, forbid_unknown_fields=True):
     best: str | None = None
     recipe: str | None = None
     metric: str | None = None
+    at_most: str | None = None
+    bound: str | None = None
 
 
 class Number(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,7 +76,6 @@ class Number(msgspec.Struct, forbid_unknown_fields=True):
         where: in the paper.
         value: as printed there.
         undefined: why the data do not define it; "" where they do.
-        at_most: the claim that it exceeds by `STEP` at most, if both are what their names say.
         could_be: definitions that would give such a number.
     """
 
@@ -80,7 +83,6 @@ class Number(msgspec.Struct, forbid_unknown_fields=True):
     where: str
     value: float
     undefined: str = ""
-    at_most: str | None = None
     could_be: list[Definition] = []
 
 
@@ -129,14 +131,20 @@ def load_claims(path: Path = FILE) -> Claims:
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise BiposeError(f"{path}: {' '.join(str(error).split())}") from error
     names = {n.claim for n in claims.numbers}
-    wanted = [(d.r50, claims.published, "published") for n in claims.numbers for d in n.could_be]
-    wanted += [(d.best, claims.published, "published") for n in claims.numbers for d in n.could_be]
-    wanted += [(n.at_most, names, "numbers") for n in claims.numbers]  # type: ignore[misc]
-    wanted += [(p.source, claims.sources, "sources") for p in claims.published.values()]  # type: ignore[misc]
-    wanted += [(s.source, claims.sources, "sources") for s in claims.statements]  # type: ignore[misc]
-    for key, known, where in wanted:
-        if key is not None and key not in known:
+    definitions = [d for n in claims.numbers for d in n.could_be]
+    cited = {
+        "published": ({key for d in definitions for key in (d.r50, d.best)}, set(claims.published)),
+        "numbers": ({d.at_most for d in definitions}, names),
+        "sources": (
+            {x.source for x in (*claims.published.values(), *claims.statements)} | {d.bound for d in definitions},
+            set(claims.sources),
+        ),
+    }
+    for where, (keys, known) in cited.items():
+        for key in sorted(key for key in keys if key is not None and key not in known):
             raise BiposeError(f"{path}: {key} is not under {where}")
+        for key in sorted(known - keys) if where != "numbers" else ():
+            raise BiposeError(f"{path}: nothing cites {key} under {where}")
     return claims
 
 
@@ -144,12 +152,16 @@ def measured(runs: Path | None, recipe: str | None, metric: str | None) -> str:
     """The mean over seeds of a recipe's finished runs in RUNS/RECIPE, with their number; says where there are none."""
     if recipe is None or metric is None:
         return DASH
-    values = []
+    finished = []
     for folder in sorted((runs / recipe).glob("*/seed*")) if runs is not None else ():
         result = RunResult.load(folder) if (folder / RESULT).is_file() else None
-        if result is not None and result.status == "finished" and metric in result.metrics:
-            values.append(result.metrics[metric])
-    return f"{percent(sum(values) / len(values))} ({len(values)} runs)" if values else f"not run ({recipe})"
+        if result is not None and result.status == "finished":
+            finished.append(result.metrics)
+    values = [found[metric] for found in finished if metric in found]
+    if not values:
+        return f"not in {recipe}'s results" if finished else f"not run ({recipe})"
+    mean = sum(values) / len(values)
+    return f"{percent(mean) if mean == mean else 'undefined'} ({len(values)} run{'s' * (len(values) > 1)})"
 
 
 def verdict(number: Number, definition: Definition | None, claims: Claims) -> str:
@@ -166,7 +178,7 @@ def verdict(number: Number, definition: Definition | None, claims: Claims) -> st
         found.append(f"below a ResNet-50 frame by frame, by {100 * (r50.value - number.value):.1f} points")
     elif r50 is not None:
         found.append(f"{100 * (number.value - r50.value):.1f} points above a ResNet-50 frame by frame")
-    other = next((n for n in claims.numbers if n.claim == number.at_most), None)
+    other = next((n for n in claims.numbers if n.claim == definition.at_most), None)
     if other is not None and number.value > other.value + STEP:
         found.append(
             f"AP exceeds AR by at most 1/101, and this exceeds the table's recall by {100 * (number.value - other.value):.0f} "
@@ -198,7 +210,9 @@ def rows(claims: Claims, runs: Path | None = None) -> Iterator[Row]:
                 _published(r50),
                 measured(runs, definition.recipe, definition.metric),
                 verdict(number, definition, claims),
-                tuple(dict.fromkeys(p.source for p in (best, r50) if p is not None)),
+                tuple(
+                    dict.fromkeys(s for s in (*(p.source for p in (best, r50) if p is not None), definition.bound) if s)
+                ),
             )
 
 

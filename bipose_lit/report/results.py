@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bipose_lit.metrics.summary import full_name
 from bipose_lit.report.analysis import REGIMES, Analysis, Scores, own_level
-from bipose_lit.report.load import metric_of
+from bipose_lit.report.load import Study, metric_of
 from bipose_lit.report.statistics import MIN_SEEDS_INTERVAL, MIN_SEEDS_VERDICT, Contrast, Verdict
 from bipose_lit.report.tables import DASH, Cell, Row, Table, interval, number, percent
 
@@ -171,39 +171,58 @@ def footnotes(a: Analysis) -> list[str]:
     notes = [
         f"Estimand: arm minus control on {endpoint_name(a)} over all labelled joints, visible and occluded, final weights.",
         f"{len(study.seeds)} seed{'s' * (len(study.seeds) != 1)} x {p.sources} clusters (independent sources), {p.clips} clips, "
-        f"{p.frames} scored frames, {p.labelled} labelled joints of {len(p.joint_names)} kinds; {_over(a)}.",
+        f"{p.frames} scored frames, {p.labelled} labelled joints of {len(p.joint_names)} kinds; {over(a)}.",
     ]
     if manifest.mode == "frozen":
         notes.append("Given frozen per-frame features; seeds vary stage 2 only.")
     if manifest.trial:
         notes.append(f"A {TRIAL}: this data cannot carry one.")
-    scored = sorted({run.result.scorings.get("test", 0) for run in study.runs.values()})
-    if scored == [0]:
-        notes.append("How often the test split was scored was not recorded.")
-    else:
-        times = "once" if scored == [1] else f"{' or '.join(map(str, scored))} times"
-        notes.append(f"The test split was scored {times} per run.")
-    commits = ", ".join(sorted({run.result.commit[:12] or "unknown" for run in study.runs.values()}))
-    prints = ", ".join(sorted({run.result.data_fingerprint[:12] or "unknown" for run in study.runs.values()}))
-    data = f"Data: {p.data}" + (f" ({manifest.data})" if manifest.data else "") + f", fingerprint {prints}"
-    notes.append(f"{data}; code: commit {commits}.")
-    told = {str(run.result.facts.get("left_out") or "") for run in study.runs.values()} - {""}
-    if told:
-        notes.append(f"Left out or mended by the readers: {'; '.join(sorted(told))}.")
+    notes += what_was_read(study, p.data)
     if a.references:
         notes.append(
             "Rows in italics or brackets are references, not arms; oracles read the test labels of visible joints."
         )
-    if manifest.notes:
-        notes.append(manifest.notes)
+    return [*notes, *warnings(study), *_sentences(a.notes)]
+
+
+def what_was_read(study: Study, data: str) -> list[str]:
+    """What the runs read and how often they were scored.
+
+    Args:
+        study: the runs.
+        data: name of the index that was scored.
+    """
+    scored = sorted({run.result.scorings.get("test", 0) for run in study.runs.values()})
+    times = "once" if scored == [1] else f"{' or '.join(map(str, scored))} times"
+    commits = ", ".join(sorted({run.result.commit[:12] or "unknown" for run in study.runs.values()}))
+    prints = ", ".join(sorted({run.result.data_fingerprint[:12] or "unknown" for run in study.runs.values()}))
+    own = f" ({study.manifest.data})" if study.manifest.data else ""
+    told = {str(run.result.facts.get("left_out") or "") for run in study.runs.values()} - {""}
+    return [
+        "How often the test split was scored was not recorded."
+        if scored == [0]
+        else f"The test split was scored {times} per run.",
+        f"Data: {data}{own}, fingerprint {prints}; code: commit {commits}.",
+        *([f"Left out or mended by the readers: {'; '.join(sorted(told))}."] if told else []),
+    ]
+
+
+def warnings(study: Study) -> list[str]:
+    """The manifest's notes, runs that are missing, and what is wrong with those that are there."""
+    notes = [study.manifest.notes] if study.manifest.notes else []
     if study.missing:
         listed = "; ".join(f"{arm}/seed{seed}: {why}" for arm, seed, why in study.missing[:8])
         more = f"; and {len(study.missing) - 8} more" if len(study.missing) > 8 else ""
-        notes.append(f"{len(study.missing)} runs are missing: {listed}{more}.")
-    return [*notes, *(n[:1].upper() + n[1:] + "." * (not n.endswith(".")) for n in (*study.notes, *a.notes))]
+        count = len(study.missing)
+        notes.append(f"{count} {'runs are' if count > 1 else 'run is'} missing: {listed}{more}.")
+    return [*notes, *_sentences(study.notes)]
 
 
-def _over(a: Analysis) -> str:
+def _sentences(notes: Iterable[str]) -> list[str]:
+    return [n[:1].upper() + n[1:] + "." * (not n.endswith(".")) for n in notes]
+
+
+def over(a: Analysis) -> str:
     """What intervals run over."""
     if len(a.study.seeds) < MIN_SEEDS_INTERVAL:
         return "intervals are 95% over clusters alone: so few seeds cannot tell how runs differ, and nothing here is a verdict"

@@ -50,7 +50,7 @@ def forest(a: Analysis) -> Section:
         return Section("differences", "Differences", "")
     side = "Right of zero is better" if parse(a.metric).higher_is_better else "Left of zero is better"
     lead = (
-        f"Difference in {html.escape(results.endpoint_name(a))} with 95% intervals over seeds and clusters. {side}; inside the "
+        f"Difference in {html.escape(results.endpoint_name(a))}; {results.over(a)}. {side}; inside the "
         "band two arms count as equivalent. Solid: named before the runs, Holm-corrected. Hollow: exploratory."
     )
     plot = forest_table(rows, a.study.manifest.margin * a.factor, a.unit)

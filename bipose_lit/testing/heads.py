@@ -33,8 +33,8 @@ def check_temporal_head(
         spec: features to build it for.
         size: height and width of the map; (1, 1) for a head of the `pool` slot.
         frames: length of the test clips.
-        tolerance: largest difference, relative to features of unit variance, that counts as equal in float64 (times 10
-            in float32).
+        tolerance: largest difference, relative to features of unit variance, that counts as equal in float64 (a thousand
+            times that in float32).
 
     Raises:
         AssertionError: lists every broken clause.

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from bipose_lit.ablation.progress import LiveProgress, PlainProgress, clock, shown
+from bipose_lit.ablation.progress import LiveProgress, PlainProgress, Progress, Running, clock, shown
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (75, "1:15"), (3723, "1:02:03"), (math.nan, "?")])
@@ -42,6 +42,19 @@ def test_estimate_and_lines():
     text = stream.getvalue()
     assert "lstm/seed0 failed: broke; mend" in text
     assert "1/4 runs finished, 1 failed, about 10.0 s left | none/seed0 3/10 loss 0.5" in text
+
+
+def test_the_time_left_counts_running_ones_that_cost_more_than_finished_ones(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("bipose_lit.ablation.progress.time.monotonic", lambda: now[0])
+    display = Progress(io.StringIO())
+    display.start_runs(1, 4, 2, [10.0])  # one that took no training
+    display.running = {slot: Running(f"run{slot}", started=now[0]) for slot in (0, 1)}
+    now[0] += 60.0
+    for slot in (0, 1):
+        display.run_step(slot, 60, 200, {})  # 200 s each
+    mean = (10 + 200 + 200) / 3
+    assert display.eta() == pytest.approx((140 + 140 + mean) / 2)
 
 
 def test_live_display_starts_no_thread():

@@ -1,7 +1,6 @@
 """Frame sources: order, colours, truncated and damaged files, the cache, the fingerprint."""
 
 import struct
-from types import SimpleNamespace
 
 import av
 import cv2
@@ -149,12 +148,11 @@ def test_the_cache_is_bounded(mebibytes, kept, tmp_path, monkeypatch):
     assert len(frames._cache) == kept
 
 
-def test_loading_processes_and_ranks_share_the_cache(monkeypatch):
+def test_processes_share_the_cache(monkeypatch):
+    monkeypatch.setattr(frames, "_sharers", 1)
     monkeypatch.setenv(frames.CACHE, "64")
     assert frames.cache_bytes() == 64 * 2**20
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert frames.cache_bytes() == 32 * 2**20
-    monkeypatch.setattr("torch.utils.data.get_worker_info", lambda: SimpleNamespace(num_workers=4))
+    frames.share_cache(8)
     assert frames.cache_bytes() == 8 * 2**20
     monkeypatch.delenv(frames.CACHE)
     assert 0 < frames.cache_bytes() <= 2**30 // 8, "a share of the memory, by itself"

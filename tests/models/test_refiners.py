@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bipose_lit.models.base import Refiner
-from bipose_lit.models.temporal.joint_lstm import JointLSTM, peaks
-from bipose_lit.models.temporal.joint_tokens import JointRefiner
+from bipose_lit.models.temporal.joint_lstm import JointLSTM
+from bipose_lit.models.temporal.joint_tokens import JointRefiner, peaks
 from bipose_lit.models.temporal.st_lstm import STLSTM
 from bipose_lit.types import BiposeError, FeatureSpec
 
@@ -247,8 +247,14 @@ def test_half_precision_keeps_places(name):
     assert (found - places).abs().max() < 0.05
     whole = refiner({"heatmaps": maps}, features.float(), valid)["heatmaps"]
     with torch.autocast("cpu", torch.bfloat16):
-        half = refiner({"heatmaps": maps.bfloat16()}, features.float(), valid)["heatmaps"]
-    assert half.dtype == torch.float32
+        half = refiner({"heatmaps": maps.bfloat16()}, features.bfloat16(), valid)["heatmaps"]
+        tokens = refiner._tokens(
+            maps[:, 0].bfloat16(), places[:2], torch.ones(2, K), places[:2], features[:, 0].bfloat16()
+        )
+    assert half.dtype == tokens.dtype == torch.float32
+    assert (tokens[:, 0, :, 0] * 64 - 0.5 + 32 - places[:2, :, 0]).abs().max() < 1e-3, (
+        "x in crop units, not rounded to half"
+    )
     assert (half - whole).abs().max() < 0.1 * whole.abs().max()
 
 

@@ -109,6 +109,18 @@ def test_a_joint_far_along_the_limbs_is_heard_in_the_same_frame():
     assert changed.tolist() == [[False] * K, [True] * K]  # GroupNorm tells the head, the walk those after it
 
 
+def test_it_learns_after_it_was_scored():
+    """What scoring leaves behind, under inference_mode as the Trainer has it, must not be needed for a gradient."""
+    refiner = built()
+    tokens, valid = torch.randn(2, 7, refiner.reduce.in_channels, K, 1).double(), torch.ones(2, 7, dtype=torch.bool)
+    with torch.inference_mode():
+        scored = refiner.answer(tokens, valid)
+    learned = refiner.answer(tokens, valid)
+    learned.sum().backward()
+    assert torch.equal(learned, scored)
+    assert torch.isfinite(refiner.recurrent.grad).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

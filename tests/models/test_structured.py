@@ -259,6 +259,10 @@ def test_a_clean_gaussian_keeps_its_peak():
     places = torch.tensor([[[8.0, 7], [5, 9], [7, 7], [9, 6]]])
     maps = gaussians(places).double()
     torch.testing.assert_close(refiner.estimate(maps), maps, rtol=0, atol=2e-3)
+    usual = built(MeanFieldCRF(skeleton("star")), wake=False)
+    wide = torch.zeros(1, maps.shape[1], 32, 32).double()
+    wide[..., : maps.shape[-2], : maps.shape[-1]] = maps
+    assert usual.estimate(wide).amax((-2, -1)) == pytest.approx(torch.full((1, maps.shape[1]), 0.93).numpy(), abs=0.01)
 
 
 # Both as refiners

@@ -234,6 +234,17 @@ def test_autocast_keeps_the_recurrence_in_float32():
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, wanted, rtol=0.1, atol=0.1)
     assert torch.isfinite(head.recurrent.grad).all()
+    seen = []
+    head.dropout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = head(x.bfloat16(), valid)  # as a convolutional backbone gives them under autocast
+    assert seen == [torch.float32]
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), wanted, rtol=0.1, atol=0.1)
+    causal = built(ARMS["lstm"]).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, state = causal.step(x[:, 0].bfloat16(), causal.init_state(x[:, 0].bfloat16()))
+    assert {s.dtype for s in state} == {torch.float32}
 
 
 @pytest.mark.parametrize(

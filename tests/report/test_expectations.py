@@ -138,7 +138,9 @@ def test_missing_runs_and_numbers_are_told(small) -> None:
     folder, _ = small
     own(folder)
     edit(folder, "lstm", 1, status="failed", error="out of memory")
-    assert "lstm/seed1 is missing: out of memory." in build_own_report(folder).markdown.read_text()
+    text = build_own_report(folder).markdown.read_text()
+    assert "1 run is missing: lstm/seed1: out of memory." in text
+    assert "The test split was scored once per run." in text
     edit(folder, "lstm", 2, metrics={"test/ap[det-box]": 0.5})
     assert {r.cells[1].main for r in own_table(load_study(folder)).rows} == {"0.750"}
     edit(folder, "lstm", 0, metrics={"test/ap[det-box]": 0.5})
@@ -146,8 +148,9 @@ def test_missing_runs_and_numbers_are_told(small) -> None:
     change(folder, endpoint="ap50[det-box]")
     with pytest.raises(BiposeError) as caught:
         build_own_report(folder)
-    assert "endpoint 'ap50[det-box]' is in no run's test results; they have ap[det-box], ar[det-box]" in str(
-        caught.value
+    assert (
+        "endpoint 'ap50[det-box]' is not among the test results of none/seed0; it has ap[det-box], ar[det-box]"
+        in str(caught.value)
     )
     assert "\n" not in str(caught.value)
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from bipose_lit.__main__ import main
+from bipose_lit.ablation.manifest import load_manifest
 from bipose_lit.report.paper import FILE, SAID, Claims, load_claims, measured, rows, to_markdown, verdict
 from bipose_lit.store import RunResult
 from bipose_lit.types import BiposeError
@@ -22,7 +23,7 @@ def made(value, *, r50=None, best=None, recall=None, undefined=""):
     definition = {"definition": "d", **{k: k for k in published}}
     numbers = [{"claim": "AP", "where": "", "value": value, "undefined": undefined, "could_be": [definition]}]
     if recall is not None:
-        numbers[0]["at_most"] = "recall"
+        definition["at_most"] = "recall"
         numbers.append({"claim": "recall", "where": "", "value": recall})
     plain = {"paper": "", "published": published, "sources": {"s": ""}, "numbers": numbers, "statements": []}
     claims = msgspec.convert(plain, Claims)
@@ -57,20 +58,23 @@ def test_the_file_holds_every_number_of_the_papers_tables():
     }  # fmt: skip
     assert {tuple(n.claim.split()): n.value for n in claims.numbers} == printed
     assert all(n.could_be or n.undefined for n in claims.numbers)
-    cited = {key for n in claims.numbers for d in n.could_be for key in (d.r50, d.best)}
-    assert set(claims.published) <= cited
     text = to_markdown(claims)
     assert text.count("\n| COCO AP |") == 2
+    bounded = [line for line in text.splitlines() if "that recall is no AR" in line]
+    assert len(bounded) == 2, "AP at one OKS may lie far above AR, which is a mean over ten"
+    assert all("mean over OKS" in line for line in bounded)
     assert all(s.said in text for s in claims.statements)
 
 
-def test_recipes_that_are_named_exist(pytestconfig):
-    """A claim's recipe is a manifest of experiments/recipes."""
+def test_recipes_give_the_numbers_that_are_asked_of_them(pytestconfig):
+    """A claim's recipe is a manifest of experiments/recipes, and names the number among its own."""
     folder = pytestconfig.rootpath / "experiments" / "recipes"
-    named = {d.recipe for n in load_claims().numbers for d in n.could_be if d.recipe}
-    assert named
-    missing = [name for name in sorted(named) if not (folder / f"{name}.yaml").is_file()]
-    assert not missing
+    asked = {(d.recipe, d.metric) for n in load_claims().numbers for d in n.could_be if d.recipe}
+    assert asked
+    for recipe, metric in sorted(asked):
+        manifest = load_manifest(folder / f"{recipe}.yaml")
+        names = {manifest.endpoint, *manifest.metrics, *(e.metric for e in manifest.expected)}
+        assert metric.removeprefix("test/") in names
 
 
 def test_finished_runs_fill_the_measured_column(tmp_path):
@@ -82,6 +86,11 @@ def test_finished_runs_fill_the_measured_column(tmp_path):
     failed.publish(tmp_path / "paper_coco" / "a" / "seed2")
     assert measured(tmp_path, "paper_coco", "test/ap[det-box]") == "55.0 (2 runs)"
     assert measured(tmp_path, "paper_mpii", "test/pckh@0.5[gt-box]") == "not run (paper_mpii)"
+    assert measured(tmp_path, "paper_coco", "test/ap50[gt-box]") == "not in paper_coco's results"
+    dataclasses.replace(result, seed=3, metrics={"test/ar[det-box]": float("nan")}).publish(
+        tmp_path / "paper_coco" / "a" / "seed3"
+    )
+    assert measured(tmp_path, "paper_coco", "test/ar[det-box]") == "undefined (1 run)"
     assert next(r.measured for r in rows(load_claims(), tmp_path) if r.claim == "COCO AP") == "55.0 (2 runs)"
 
 
@@ -90,6 +99,10 @@ def test_a_broken_file_is_told(tmp_path):
     data["numbers"][0]["could_be"][0]["best"] = "nobody"
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(data))
     with pytest.raises(BiposeError, match="nobody is not under published"):
+        load_claims(tmp_path / "p.yaml")
+    data["numbers"][0]["could_be"][0]["best"] = None
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(BiposeError, match="nothing cites vitpose_coco_ar under published"):
         load_claims(tmp_path / "p.yaml")
     (tmp_path / "p.yaml").write_text("paper: 3\n")
     with pytest.raises(BiposeError, match=r"p\.yaml: .*\$\.paper"):

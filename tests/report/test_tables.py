@@ -319,6 +319,12 @@ def test_arms_that_do_not_clear_the_mean_pose_are_named(tree) -> None:
     a.references["mean pose"] = replace(a.arms["none"], name="mean pose", reference=True)
     text = costs.floor_sentence(a)
     assert "none" in text.split("not: ")[1].rstrip(".").split(", ")
+    assert "(but above it cluster by cluster)" not in text.split("none")[1].split(",")[0], (
+        "it is the mean pose itself here"
+    )
+    one = compared(tree, seeds=[0])
+    one.references["mean pose"] = replace(one.arms["none"], name="mean pose", reference=True)
+    assert "(over clusters alone, so of these runs and no others)" in costs.floor_sentence(one)
     low = {
         name: {seed: sums._replace(values=0 * sums.values) for seed, sums in s.items()}
         for name, s in a.arms["none"].sums.items()

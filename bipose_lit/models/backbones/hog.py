@@ -50,7 +50,10 @@ class HOGFeatures(Backbone):
         self.register_buffer("tent", tent[:, None] * tent, persistent=False)
 
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
-        return self.normalised(self.histograms(images))
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # sums and the floor of a norm do not survive half precision
+            return self.normalised(self.histograms(images))
 
     def histograms(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N bins h w"]:
         """Summed gradients of each cell by direction; bin b is about (b + 1/2) 180 / bins degrees."""

@@ -118,6 +118,15 @@ class TimmBackbone(Backbone):
                 ) from error
             self._load(source.state_dict(), "pretrained weights")
 
+    def parameters_by_layer(self) -> list[list[nn.Parameter]]:
+        """As timm's model says for fine-tuning: a plain ViT's embeddings, then each block; [] where timm rewrote the model."""
+        model = getattr(self.net, "model", None)
+        if not hasattr(model, "group_matcher"):
+            return []
+        layers = timm.models.group_parameters(model, model.group_matcher(coarse=False))
+        named = dict(model.named_parameters())
+        return [[named[name] for name in layers[number]] for number in sorted(layers)]
+
     def whole_names(self) -> frozenset[str]:
         """Names of the tensors of timm's whole model, its classifier included: a published file has more than this backbone."""
         arguments = {k: v for k, v in self._model_arguments().items() if k not in FEATURES_ONLY}

@@ -93,23 +93,26 @@ class PictorialStructures(MapRefiner):
     def max_marginals(self, unary: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K h w"]:
         """Of each joint and place, the score of the best pose that has the joint there."""
         score = list(unary.unbind(1))
+        springs = tuple(v.to(unary.dtype) for v in self.deformation())
         sent: dict[int, Tensor] = {}
         for level in reversed(self.tree.levels[1:]):
-            messages = self._messages(torch.stack([score[c] for c in level], dim=1), level, 1)
+            messages = self._messages(torch.stack([score[c] for c in level], dim=1), level, springs)
             for child, message in zip(level, messages.unbind(1), strict=True):
                 parent = self.tree.parents[child]
                 sent[child], score[parent] = message, score[parent] + message
         for level in self.tree.levels[1:]:
             heard = [score[self.tree.parents[child]] - sent[child] for child in level]
-            messages = self._messages(torch.stack(heard, dim=1), level, -1)
+            messages = self._messages(torch.stack(heard, dim=1), level, springs, -1)
             for child, message in zip(level, messages.unbind(1), strict=True):
                 score[child] = score[child] + message
         return torch.stack(score, dim=1)
 
-    def _messages(self, scores: Float[Tensor, "N E h w"], level: Sequence[int], side: int) -> Float[Tensor, "N E h w"]:
+    def _messages(
+        self, scores: Float[Tensor, "N E h w"], level: Sequence[int], springs: tuple[Tensor, ...], side: int = 1
+    ) -> Float[Tensor, "N E h w"]:
         """From the children of a level to their parents (side 1), or the other way (side -1)."""
         edges = [self._edge[child] for child in level]
-        offset, spread, cost = (v[edges].to(scores.dtype) for v in self.deformation())
+        offset, spread, cost = (v[edges] for v in springs)
         height, width = scores.shape[-2:]
         extent = scores.new_tensor([width, height])
         stiffness = (0.5 / (spread * extent).square()).flatten(0, 1)

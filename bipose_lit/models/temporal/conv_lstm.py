@@ -149,7 +149,8 @@ class ConvLSTM(TemporalHead):
         if not self.causal:
             return super().init_state(features)
         h, w = self._read(features).shape[-2:]
-        zero = features.new_zeros(features.shape[0], self.directions, self.hidden, h, w)
+        size = (features.shape[0], self.directions, self.hidden, h, w)
+        zero = features.new_zeros(size, dtype=_state_type(features))
         return zero, zero
 
     def step(self, features: Float[Tensor, "B C h w"], state: State) -> tuple[Float[Tensor, "B C h w"], State]:
@@ -179,7 +180,7 @@ class ConvLSTM(TemporalHead):
 
     def _gates(self, features: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D G h2 w2"]:
         gates: Tensor = self.input(self.norm(self.reduction(self._read(features))))
-        return gates.to(features.dtype).reshape(-1, self.directions, 4 * self.hidden, *gates.shape[-2:])
+        return gates.to(_state_type(features)).reshape(-1, self.directions, 4 * self.hidden, *gates.shape[-2:])
 
     def _memoryless(self, gates: Float[Tensor, "N D G h w"]) -> Float[Tensor, "N D H h w"]:
         with torch.autocast(gates.device.type, enabled=False):
@@ -254,6 +255,11 @@ class ConvLSTM(TemporalHead):
         norm = 2 * R if self.normalised else 0
         written = self._written(C)
         return C * R + R + norm + D * 4 * H * (R * k2 + 1) + D * 4 * H * H * k2 + D * H * written + written
+
+
+def _state_type(features: Tensor) -> torch.dtype:
+    """At least float32: under mixed precision features come in half, in which a recurrence drifts."""
+    return torch.promote_types(features.dtype, torch.float32)
 
 
 class _Permute(torch.autograd.Function):

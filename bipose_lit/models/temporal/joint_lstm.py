@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bipose_lit.models.base import State
 from bipose_lit.models.temporal.conv_lstm import ConvLSTM
-from bipose_lit.models.temporal.joint_tokens import JointRefiner, peaks
+from bipose_lit.models.temporal.joint_tokens import JointRefiner
 from bipose_lit.types import FeatureSpec
 
 
@@ -78,4 +78,4 @@ class _Answer(ConvLSTM):
         return written
 
 
-__all__ = ["JointLSTM", "peaks"]
+__all__ = ["JointLSTM"]

@@ -145,16 +145,17 @@ class JointRefiner(Refiner):
         held: Float[Tensor, "N K 2"],
         features: Float[Tensor, "N C h w"],
     ) -> Float[Tensor, "N D K 1"]:
+        dtype = _full(features).dtype
         extent = places.new_tensor(values.shape[:-3:-1] if self.maps else (1, 1))  # w, h
         xy = (places + 0.5) / extent - 0.5 if self.maps else places
         parts = [xy.transpose(1, 2), ((held - places) / extent).transpose(1, 2), confidence.unsqueeze(1)]
         if self.reduction is not None:
-            reduced = self.reduction(features).to(features.dtype)
-            grid = (2 * xy).unsqueeze(2).to(features.dtype)
+            reduced = self.reduction(features).to(dtype)
+            grid = (2 * xy).unsqueeze(2).to(dtype)
             sampled = functional.grid_sample(reduced, grid, padding_mode="border", align_corners=False)
             parts.append(sampled.squeeze(-1))
         parts.append(self.joint.expand(len(values), -1, -1))
-        return torch.cat([p.to(features.dtype) for p in parts], dim=1).unsqueeze(-1)
+        return torch.cat([p.to(dtype) for p in parts], dim=1).unsqueeze(-1)
 
     def _corrected(
         self,

@@ -25,7 +25,8 @@ class LSTMPoseMachine(Refiner):
     frame the decoder's maps stand for those of the frame before; goes with `CPMStages(stages=1)` on `CPMTrunk`.
 
     Sizes and the gates' first biases are those of the authors' lawy623/LSTM_Pose_Machines. One trunk serves decoder and refiner,
-    which have one each there, and the decoder's maps are supervised in all frames, there in the first. No background map.
+    which have one each there (with dropout of a half after two layers of the first, and 3x3 pooling), and the decoder's maps are
+    supervised in all frames, there in the first. No background map.
 
     Args:
         hidden: channels of the ConvLSTM's state.

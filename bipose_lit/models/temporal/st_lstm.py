@@ -165,8 +165,9 @@ class STLSTM(SkeletonRefiner, JointRefiner):
     ) -> tuple[Float[Tensor, "D B T V H"], tuple[Tensor, Tensor]]:
         """States of all visits, and those after the last frame. A step takes all visits v of frames t with one v + t."""
         T, V = read.shape[2:4]
-        order, sizes = _diagonals(T, V)
-        chosen = torch.split(read.flatten(2, 3)[:, :, order.to(read.device)], sizes, dim=2)
+        numbers, sizes = _diagonals(T, V)
+        order = torch.tensor(numbers, device=read.device)
+        chosen = torch.split(read.flatten(2, 3)[:, :, order], sizes, dim=2)
         hidden, memory = state
         found = []
         with torch.autocast(read.device.type, enabled=False):
@@ -179,8 +180,7 @@ class STLSTM(SkeletonRefiner, JointRefiner):
                 hidden = torch.cat([hidden[:, :, : first + 1], h, hidden[:, :, end + 1 :]], dim=2)
                 memory = torch.cat([memory[:, :, : first + 1], c, memory[:, :, end + 1 :]], dim=2)
                 found.append(h)
-        back = order.argsort().to(read.device)
-        states = torch.cat(found, dim=2)[:, :, back]
+        states = torch.cat(found, dim=2)[:, :, order.argsort()]
         return states.view(*read.shape[:4], self.hidden), (hidden, memory)
 
     def _cell(
@@ -207,11 +207,14 @@ class STLSTM(SkeletonRefiner, JointRefiner):
 
 
 @lru_cache(maxsize=64)
-def _diagonals(frames: int, visits: int) -> tuple[Int[Tensor, " n"], list[int]]:
-    """Units (t, v) as t * visits + v, in the order of their step v + t, and how many there are to each step."""
+def _diagonals(frames: int, visits: int) -> tuple[list[int], list[int]]:
+    """Units (t, v) as t * visits + v, in the order of their step v + t, and how many there are to each step.
+
+    No tensors: those made while scoring could not be kept for a later gradient.
+    """
     visit = torch.arange(visits)
     step = torch.arange(frames)[:, None] + visit
-    return (step * visits + visit).flatten().argsort(), torch.bincount(step.flatten()).tolist()
+    return step.flatten().argsort(stable=True).tolist(), torch.bincount(step.flatten()).tolist()
 
 
 __all__ = ["STLSTM"]
