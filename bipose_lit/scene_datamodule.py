@@ -88,8 +88,8 @@ class SceneDataModule(SeededData):
                 )
             if not len(index.skeleton.sigmas):
                 raise BiposeError(
-                    f"{index.name}: skeleton {index.skeleton.name} has no sigmas, so people have no OKS and no AP; give it one for "
-                    "each joint"
+                    f"{index.name}: skeleton {index.skeleton.name} has no sigmas, so people have no OKS and no AP; "
+                    "give it one for each joint"
                 )
             self._indexes[split] = index
         return self._indexes[split]

@@ -52,7 +52,7 @@ def test_groups_decay_and_backbone_rate() -> None:
 
 
 def test_rates_fall_from_layer_to_layer_as_in_vitpose() -> None:
-    """The rule of mmpose for L blocks: a decoder's rate times decay^1 for the last block, ^L for the first, ^(L+1) for embeddings."""
+    """The rule of mmpose for L blocks: a decoder's rate times decay for the last block, ^L for the first, ^(L+1) before it."""
     vit = PlainViT(width=16, depth=3, heads=2, size=(32, 32))
     net = nn.Sequential(vit, nn.Conv2d(16, 2, 1))
     groups = Recipe("adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5).build(net, vit).param_groups

@@ -158,7 +158,7 @@ def _vertex(values: NDArray[np.floating], inwards: NDArray[np.integer]) -> tuple
         inwards: (M,) from the largest of them to the middle one.
     """
     values = values.astype(np.float64)
-    # What lies far below the peak is noise about 0, and its logarithm anything; a clean Gaussian of sigma 0.85 has 0.016 at least.
+    # Far below the peak is noise about 0, whose logarithm is anything; a clean Gaussian of sigma 0.85 has 0.016 at least.
     before, middle, after = np.log(np.maximum(values, np.maximum(0.01 * values.max(axis=0), _TINY)))
     slope, bend = (after - before) / 2, before - 2 * middle + after
     round_ = bend < 0

@@ -45,9 +45,10 @@ class HeatmapCodec(TargetCodec):
     shift_flipped; UDP is grid udp, patch 3, refine dark. Their decoding differs from that: Simple Baselines' code refines no
     peak in the first two and the last rows or columns; DARK's pads maps with zeros before it smooths, where this one takes the
     parabola (within 2.5 sigma + 2 pixels of the edge); UDP's smooths by 7 taps of deviation 1.4 and takes second differences one
-    pixel away, DARK's and this one two. Their patch is lop-sided where 3 sigma is no whole number. Their crops are framed a little differently, which these laws do not
-    mind, as they go from crop to map alone: Simple Baselines' crop shows everything half a crop pixel further right and down
-    than `geometry.crop_matrix`, UDP's is smaller by the factor (W - 1) / W, which is half a pixel at the edge.
+    pixel away, DARK's and this one two. Their patch is lop-sided where 3 sigma is no whole number. Their crops are framed
+    a little differently, which these laws do not mind, as they go from crop to map alone: Simple Baselines' crop shows everything
+    half a crop pixel further right and down than `geometry.crop_matrix`, UDP's is smaller by the factor (W - 1) / W, which is
+    half a pixel at the edge.
 
     Args:
         stride: of the maps against the crop.

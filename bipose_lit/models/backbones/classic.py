@@ -63,8 +63,8 @@ class CPMTrunk(Backbone):
     """The convolutions of a convolutional pose machine that all its stages share (Wei et al. 2016); stride 8.
 
     Three times a large convolution, ReLU and 2x2 max pooling. The paper's first stage has such layers of its own and later stages
-    share theirs; here all share one trunk, and that alone is as in the authors' released MPII network, whose layers are VGG's. Crops
-    there: 368x368.
+    share theirs; here all share one trunk, and that alone is as in the authors' released MPII network, whose layers are VGG's.
+    Crops there: 368x368.
 
     Args:
         channels: of every layer.

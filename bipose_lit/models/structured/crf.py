@@ -24,8 +24,8 @@ class MeanFieldCRF(MapRefiner):
 
     for all joints at once, the first from distributions of the maps alone. A limb has one potential, read in both directions and
     zero beyond `reach`. The sums are products in the frequency domain, exact but for rounding. The estimate is Q_k as a heatmap:
-    2 pi sigma^2 Q_k has peak 1 for a clean Gaussian, but for the share of Q_k that `floor` gives to all other places (0.93 on maps of
-    32x32, 0.82 on 64x48), less where the joint may be in many places; sharper ones are scaled down to peak 1.
+    2 pi sigma^2 Q_k has peak 1 for a clean Gaussian, but for the share of Q_k that `floor` gives to all other places (0.93 on
+    maps of 32x32, 0.82 on 64x48), less where the joint may be in many places; sharper ones are scaled down to peak 1.
 
     Args:
         skeleton: as `SkeletonRefiner`'s; all limbs couple, also those that close a circle.
