@@ -39,7 +39,7 @@ CODECS: dict[str, Callable[[], TargetCodec]] = {
     "heatmaps, dark (the default)": lambda: HeatmapCodec(),
     "MSRA": lambda: HeatmapCodec(refine="quarter", grid="msra", quantised=True, patch=3.0, shift_flipped=True),
     "MSRA, flip without the shift": lambda: HeatmapCodec(refine="quarter", grid="msra", quantised=True, patch=3.0),
-    "DARK": lambda: HeatmapCodec(grid="msra", shift_flipped=True),
+    "DARK": lambda: HeatmapCodec(grid="msra", shift_flipped=True, reach=3.0),
     "UDP": lambda: HeatmapCodec(grid="udp", patch=3.0),
     "SimCC": lambda: SimCCCodec(),
     "coordinates (regression, RLE)": lambda: RegressionCodec(),
@@ -219,7 +219,7 @@ are its targets to the last digit. Errors are distances in crop pixels of {DRAWN
 and all, but for those that the codec gives no weight. Flip test: the encodings of both views averaged, then decoded. Scores, in
 percent, are of the labels in their boxes ({PADDING} times the box; joints outside the crop count); PCK is COCO's, by torso. AP
 also depends on the order of the persons' scores. Where errors are 0, what is missing to 100 are joints outside the crop: maps and
-bins cannot say where they are, and codecs with a patch (MSRA, UDP) keep those whose patch still reaches the map. Stride 4 and
+bins cannot say where they are, and MSRA, DARK and UDP keep those whose Gaussian still reaches the map. Stride 4 and
 sigma 2; SimCC with two bins a pixel. A trained network's maps are no Gaussians: which decoding suits them is another question.
 """
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as L
@@ -22,6 +23,7 @@ from tiny import write_jhmdb
 from torch import Tensor, nn
 
 from bipose_lit.datamodule import PoseDataModule, check_leak
+from bipose_lit.datasets import frames
 from bipose_lit.datasets.clips import ClipSampling
 from bipose_lit.datasets.jhmdb import JHMDB
 from bipose_lit.datasets.pixel import ColourJitter
@@ -111,6 +113,20 @@ def test_workers_change_nothing(split: str) -> None:
     assert len(epochs[0]) == len(epochs[1]) == 6
     assert all(same(a, b) for a, b in zip(*epochs, strict=True))
     assert same(epochs[0][0], epochs[0][3]) == (split == "val")
+
+
+@pytest.mark.parametrize(("devices", "workers", "share"), [(1, 0, 64), (1, 3, 64 // 6), (2, 2, 8)])
+def test_all_processes_of_a_run_share_the_video_cache(monkeypatch, devices: int, workers: int, share: int) -> None:
+    """Loaders of training and validation both stay, in every rank of the machine."""
+    monkeypatch.setattr(frames, "_sharers", 1)
+    monkeypatch.setenv(frames.CACHE, "64")
+    data = make(num_workers=workers)
+    data.trainer = SimpleNamespace(num_devices=devices, world_size=1, callbacks=[])  # type: ignore[assignment]
+    data.setup("predict")
+    assert frames.cache_bytes() // 2**20 == share
+    monkeypatch.setenv(frames.CACHE, "much")
+    with pytest.raises(BiposeError, match="BIPOSE_VIDEO_CACHE=much"):
+        data.setup("predict")
 
 
 def test_what_it_exposes() -> None:

@@ -443,6 +443,10 @@ def parts(**changed):
         ({"codec": RegressionCodec()}, "loss HeatmapMSE needs heatmaps, codec RegressionCodec makes xy"),
         ({"codec": RegressionCodec(), "loss": SmoothL1()}, "needs xy, but the decoder predicts heatmaps"),
         ({"decoder": RegressionDecoder()}, "needs heatmaps, but the decoder predicts xy"),
+        (
+            {"decoder": RegressionDecoder(sigma=True), "codec": RegressionCodec(), "loss": SmoothL1()},
+            "predicts xy, sigma, of which loss SmoothL1 does not read sigma",
+        ),
         ({"codec": HeatmapCodec(4, 1.0, skeleton="jhmdb")}, "skeleton jhmdb has 15 joints"),
         ({"size": (65, 64)}, "65x64"),
     ],

@@ -140,6 +140,40 @@ def test_matching_is_the_best_of_all(seed):
         np.testing.assert_allclose(found.score[own].sum(), best, atol=1e-9)
 
 
+def test_a_bad_limb_is_worse_than_none():
+    """Totals may be below 0 where a share of the samples may miss: the one good limb alone is then the best matching."""
+    pafs = np.zeros((2, 9, 9))
+    pafs[0] = -1.0  # against every line but the first row's
+    pafs[0, 0] = 0.3
+    peaks = Peaks(np.array([0, 0, 1, 1]), np.array([[0.0, 0], [0, 4], [8, 0], [8, 4]]), np.ones(4))
+    found = connect(peaks, pafs, np.array([[0, 1]]), Rules(share=0.05))
+    assert list(zip(found.first, found.second, strict=True)) == [(0, 2)]
+    assert found.score == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan])
+def test_a_field_that_is_not_finite_is_none(broken):
+    pafs = np.full((2, 9, 9), 0.8)
+    pafs[1] = 0.0
+    pafs[:, 0, 4] = broken
+    start, end, limb = np.array([[0.0, 0]]), np.array([[8.0, 0]]), np.array([0])
+    hit = line_integrals(start, end, limb, pafs, Rules(share=0.5))[0]
+    assert 0 < hit < 0.8
+    assert line_integrals(start, end, limb, pafs, Rules(share=1.0))[0] == 0
+    peaks = Peaks(np.array([0, 1]), np.concatenate([start, end]), np.ones(2))
+    assert len(connect(peaks, pafs, np.array([[0, 1]]), Rules(share=0.5)).score) == 1
+
+
+def test_noise_about_zero_beside_a_peak_does_not_move_it():
+    maps = np.full((1, 5, 5), 0.2, np.float32)
+    maps[0, 2, 1:4] = -0.01, 0.30, 0.05
+    maps[0, [1, 3], 2] = 0.1
+    peaks = find_peaks(maps, 0.25)
+    assert len(peaks) == 1
+    assert 2.0 < peaks.place[0, 0] < 2.35, "towards the larger neighbour, which is small"
+    assert peaks.height[0] < 0.36
+
+
 # --- people ----------------------------------------------------------------------------------------------------------
 
 

@@ -101,6 +101,17 @@ def test_udp_targets_and_weights_are_the_reference_s(point, sigma):
     np.testing.assert_allclose(maps[0], wanted, rtol=1e-4, atol=1e-6)
 
 
+@given(POINTS, st.sampled_from([1.0, 2.0, 3.0]))
+def test_dark_weights_are_the_reference_s(point, sigma):
+    """A box of 3 sigma about the joint's own place, corners cut towards zero, as JointsDataset.adjust_target_weight has it."""
+    place = [c / STRIDE for c in point]
+    lowest, beyond = [int(c - 3 * sigma) for c in place], [int(c + 3 * sigma + 1) for c in place]
+    off = any(c - 3 * sigma >= n for c, n in zip(place, MAP, strict=True)) or any(n < 0 for n in beyond)
+    assert off == (any(a >= n for a, n in zip(lowest, MAP, strict=True)) or any(n < 0 for n in beyond))
+    _, weight = encoded(built(sigma=sigma, grid="msra", reach=3.0, shift_flipped=True), point)
+    assert weight == [0.0 if off else 1.0]
+
+
 def test_dark_targets_are_the_whole_gaussian_about_the_joint_s_own_place():
     maps, _ = encoded(built(grid="msra"), (30.3, 71.9))
     u, v = np.meshgrid(np.arange(MAP[0]), np.arange(MAP[1]))
@@ -110,10 +121,10 @@ def test_dark_targets_are_the_whole_gaussian_about_the_joint_s_own_place():
 
 @given(st.integers(0, 1000))
 def test_msra_decoding_is_the_reference_s(seed):
-    """On maps of noise; in the two outer rings the reference refines nothing, and this package what it can."""
+    """On maps of noise; in the first two and the last rows and columns the reference refines nothing, this package what it can."""
     rng = np.random.default_rng(seed)
     maps = rng.random((1, 4, *MAP[::-1]), np.float32) * 0.5
-    for k, (u, v) in enumerate(zip(rng.integers(2, MAP[0] - 2, 4), rng.integers(2, MAP[1] - 2, 4), strict=True)):
+    for k, (u, v) in enumerate(zip(rng.integers(2, MAP[0] - 1, 4), rng.integers(2, MAP[1] - 1, 4), strict=True)):
         maps[0, k, v, u] = 0.6 + 0.1 * k
     places, score = built(4, **MSRA).decode({"heatmaps": torch.from_numpy(maps)})
     wanted = np.stack([reference_quarter(m.astype(np.float64)) for m in maps[0]]) * STRIDE

@@ -60,11 +60,12 @@ def test_splits_are_those_of_persons(root):
         reader.scenes("all")
 
 
-def test_images_that_cannot_be_used_are_told(tmp_path):
+@pytest.mark.parametrize("field", ["width", "height", "file_name"])
+def test_images_that_cannot_be_used_are_told(field, tmp_path):
     root = write_scenes(tmp_path, {"train": (1, 1), "val": (1,)})
     path = root / "annotations" / "person_keypoints_train2017.json"
     content = json.loads(path.read_text())
-    del content["images"][0]["width"]
+    del content["images"][0][field]
     path.write_text(json.dumps(content))
     index = COCO(root, val_fraction=0.0, cache=False).scenes("train")
     assert [s.image for s in index.scenes] == [2]

@@ -32,6 +32,20 @@ def test_blank_maps_cost_one_whatever_the_setting(arguments):
     assert HeatmapMSE()(target, target, weight)["loss"].item() == 0
 
 
+@pytest.mark.parametrize("loss", [HeatmapMSE(), HeatmapOHKM(2)], ids=["mse", "ohkm"])
+def test_a_joint_far_outside_with_an_empty_map_does_not_blow_up_the_loss(loss):
+    """Codecs with a patch weigh joints whose patch ends before the map, as the reference codes do: the map is empty."""
+    codec = HeatmapCodec(4, 2.0, grid="msra", quantised=True, patch=3.0)
+    codec.build(2, (128, 128))
+    target, weight = codec.encode(
+        torch.tensor([[[-31.0, 60.0], [-31.0, 60.0]]]), torch.full((1, 2), 2, dtype=torch.uint8)
+    )
+    assert weight.tolist() == [[1, 1]]
+    assert not target["heatmaps"].any()
+    found = loss({"heatmaps": torch.full((1, 2, 32, 32), 0.01)}, target, weight)["loss"]
+    assert found.item() == pytest.approx(0.01**2 * 32 * 32 / 0.5)
+
+
 def test_by_hand():
     target = torch.tensor([[[[1.0, 0.0]], [[0.5, 0.5]]]])
     pred = torch.tensor([[[[0.5, 0.5]], [[9.0, 9.0]]]])
