@@ -121,7 +121,7 @@ def test_dark_targets_are_the_whole_gaussian_about_the_joint_s_own_place():
 
 @given(st.integers(0, 1000))
 def test_msra_decoding_is_the_reference_s(seed):
-    """On maps of noise; in the first two and the last rows and columns the reference refines nothing, this package what it can."""
+    """On maps of noise; in the first two and the last rows and columns the reference refines nothing, ours what it can."""
     rng = np.random.default_rng(seed)
     maps = rng.random((1, 4, *MAP[::-1]), np.float32) * 0.5
     for k, (u, v) in enumerate(zip(rng.integers(2, MAP[0] - 1, 4), rng.integers(2, MAP[1] - 1, 4), strict=True)):

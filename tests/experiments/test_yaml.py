@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
@@ -128,8 +129,13 @@ def roots(option: str, reader: Mapping[str, Any], sets: Mapping[str, Path]) -> d
     return {f"{option}.init_args.root": str(sets[reader["class_path"].rpartition(".")[2]])}
 
 
-def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbone: bool = False) -> dict[str, Any]:
-    """One training and validation step of a configuration with everything made tiny that is not in question."""
+def step(
+    files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbone: bool = False, command: bool = True
+) -> dict[str, Any]:
+    """One training and validation step of a configuration with everything made tiny that is not in question.
+
+    By the command line, or, in half the time, as arms and trials are made: `resolve`, `build`, a Trainer.
+    """
     config = resolve(files)
     model, data, trainer = config["model"], config["data"], config["trainer"]
     keep_backbone = keep_backbone or model["backbone"]["class_path"].endswith(".HOGFeatures")  # small as it is
@@ -172,8 +178,13 @@ def step(files: Sequence[Path], sets: dict[str, Path], folder: Path, keep_backbo
         options["trainer.logger.init_args.mode"] = "offline"
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     place = ["--trainer.fast_dev_run=true", f"--trainer.default_root_dir={folder}"]
-    named = [word for file in files for word in ("-c", str(file))]
-    main(["fit", *named, *arguments(options), *quiet, *place])
+    if command:
+        named = [word for file in files for word in ("-c", str(file))]
+        main(["fit", *named, *arguments(options), *quiet, *place])
+        return config
+    torch.manual_seed(config["seed_everything"])
+    module, data, chosen = build(resolve(files, [*arguments(options), *quiet, *place]))
+    L.Trainer(**{**chosen, "logger": False}).fit(module, datamodule=data)
     return config
 
 
@@ -258,7 +269,7 @@ def test_manifest(path, sets, tmp_path):
         folder.mkdir()
         files = compose(manifest, overlays, folder)
         own = any(file.parent.name == "backbone" for file in files)
-        configs.append(step(files, sets, folder, keep_backbone=own))
+        configs.append(step(files, sets, folder, keep_backbone=own, command=False))
     assert len({str(c) for c in configs}) == len(configs), "two arms are the same"
 
 
@@ -324,7 +335,7 @@ def test_sweep(path, sets, tmp_path):
                 point[name] = entry.low if values is None else values[0]
         folder = tmp_path / f"trial{number}"
         folder.mkdir()
-        configs.append(step(compose(sweep, plan.overlays(point), folder), sets, folder))
+        configs.append(step(compose(sweep, plan.overlays(point), folder), sets, folder, command=False))
     assert len({str(c) for c in configs}) == len(configs), "two branches are the same"
     for name, overlays in Baselines(plan).arms().items():
         (tmp_path / name).mkdir()

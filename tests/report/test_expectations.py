@@ -149,7 +149,7 @@ def test_missing_runs_and_numbers_are_told(small) -> None:
     with pytest.raises(BiposeError) as caught:
         build_own_report(folder)
     assert (
-        "endpoint 'ap50[det-box]' is not among the test results of none/seed0; it has ap[det-box], ar[det-box]"
+        "endpoint 'ap50[det-box]' is not among the test results of none_matched/seed0; it has ap[det-box], ar[det-box]"
         in str(caught.value)
     )
     assert "\n" not in str(caught.value)

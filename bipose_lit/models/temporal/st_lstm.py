@@ -214,7 +214,7 @@ def _diagonals(frames: int, visits: int) -> tuple[list[int], list[int]]:
     """
     visit = torch.arange(visits)
     step = torch.arange(frames)[:, None] + visit
-    return step.flatten().argsort(stable=True).tolist(), torch.bincount(step.flatten()).tolist()
+    return (step * visits + visit).flatten().argsort().tolist(), torch.bincount(step.flatten()).tolist()
 
 
 __all__ = ["STLSTM"]
