@@ -339,7 +339,7 @@ def _import_weights(args: argparse.Namespace) -> int:
         from bipose_lit.cli import resolve
 
         config = resolve(args.configs)
-    print("\n".join(import_weights(args.file, args.source, args.out, config)))
+    print("\n".join(import_weights(args.file, args.source, args.out, config, args.configs)))
     return 0
 
 

@@ -65,9 +65,16 @@ def plain(value: Any) -> Any:
 
 
 class Backbone(Part):
-    """Images to feature maps, frame by frame: (N, 3, H, W) normalised floats to (N, C, H/stride, W/stride)."""
+    """Images to feature maps, frame by frame: (N, 3, H, W) normalised floats to (N, C, H/stride, W/stride).
+
+    Attributes:
+        spec: channels and stride of the maps.
+        fixed_size: width and height of the only crops that it takes, as of a ViT with a grid of patches; None: any multiple of
+            the stride.
+    """
 
     spec: FeatureSpec
+    fixed_size: tuple[int, int] | None = None
 
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         raise NotImplementedError

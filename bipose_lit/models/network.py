@@ -54,6 +54,13 @@ class PoseNetwork(Part):
         super().__init__()
         width, height = size
         spec = backbone.spec
+        fixed = backbone.fixed_size
+        if fixed is not None and fixed != (width, height):
+            raise BiposeError(
+                f"crops of {width}x{height}, but backbone {type(backbone).__name__} is made for {fixed[0]}x{fixed[1]} alone; set "
+                f"data.size to that, or the backbone's own (PlainViT's size: [{width}, {height}], timm's kwargs: "
+                f"{{img_size: [{height}, {width}]}})"
+            )
         if width % spec.stride or height % spec.stride:
             raise BiposeError(
                 f"crops of {width}x{height} are no multiple of the backbone's stride {spec.stride}; "

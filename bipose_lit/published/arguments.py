@@ -12,7 +12,7 @@ SOURCES: Final = {
     "mmpose": "mmpose 0.x and 1.x, and ViTPose's own code: ResNet, HRNet or ViT with heatmaps, ResNet with SimCC",
     "hourglass": "Stacked Hourglass, of princeton-vl/pytorch_stacked_hourglass or bearpaw/pytorch-pose",
     "torchvision": "torchvision's ResNet and ViT for ImageNet (backbone alone)",
-    "timm": "any model of timm, and HRNet's own ImageNet weights (backbone alone)",
+    "timm": "any model of timm, a masked autoencoder, HRNet's own ImageNet weights (backbone alone; a ViT wants -c)",
 }
 """Words that --from takes, and what they mean; `sources` has the rules."""
 
@@ -23,7 +23,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "sources:\n" + "\n".join(f"  {name:<15} {about}" for name, about in SOURCES.items())
     parser.add_argument("file", type=Path, metavar="FILE", help="checkpoint: .pth, .pth.tar, .pt, .bin, .safetensors")
     parser.add_argument("--from", dest="source", choices=tuple(SOURCES), required=True, help="whose code wrote it")
-    parser.add_argument("--out", type=Path, metavar="OUT", help="safetensors file to write (default: FILE's name)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="OUT",
+        help="safetensors file to write, .json and .yaml beside it; replaces its own files alone (default: FILE's name)",
+    )
     parser.add_argument(
         "-c",
         dest="configs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +13,50 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from bipose_lit.codecs.heatmap import HeatmapCodec
 from bipose_lit.published.checkpoint import Checkpoint, read_checkpoint
+from bipose_lit.published.files import MARK, beside, check_files
 from bipose_lit.published.fit import Fitted, check_pictures, fit
 from bipose_lit.published.networks import Target, configured, identify
 from bipose_lit.published.sources import SOURCES, Renamed, fewest_unknown
 from bipose_lit.store import atomic
 from bipose_lit.types import BiposeError
 
-_SUFFIXES = (".safetensors", ".tar", ".pth", ".pt", ".bin", ".ckpt")
+_BASE = "experiments/base.yaml"
 _DATA = {17: "experiments/data/coco.yaml", 16: "experiments/data/mpii.yaml", 15: "experiments/data/jhmdb.yaml"}
 """The usual data by number of joints."""
+_DECODERS = {16: "experiments/decoder/vitpose.yaml", 4: "experiments/decoder/linear.yaml"}
+"""To maps of stride 4, from a backbone's own; the base's own decoder does it from 32."""
 
 
 def import_weights(
-    path: Path, source: str, out: Path | None = None, config: Mapping[str, Any] | None = None
+    path: Path,
+    source: str,
+    out: Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    files: Sequence[Path] = (),
 ) -> list[str]:
     """Writes a checkpoint's weights as `model.weights` takes them.
 
     Beside OUT.safetensors lie OUT.json, which tells what it was made of, and OUT.yaml, an overlay that makes the network and
-    starts it from the weights.
+    starts it from the weights. Such files of an earlier run are replaced, others never.
 
     Args:
         path: the checkpoint.
         source: a key of `SOURCES`.
         out: the safetensors file; None: the checkpoint's name beside it.
         config: a composed configuration whose backbone and decoder the weights are for; None: those that the tensors tell.
+        files: of which it was composed.
 
     Returns:
         What was done, in lines.
 
     Raises:
-        BiposeError: no checkpoint, or one that does not fill the network exactly; nothing is written then.
+        BiposeError: no checkpoint, one that does not fill the network exactly, or files that would be lost; nothing is written
+            then.
     """
     law = SOURCES[source]
-    out = out or _beside(path)
-    if out.resolve() == path.resolve():
-        raise BiposeError(f"{out} is the checkpoint itself; give another --out")
+    out = out or beside(path)
+    check_files(out, path, files)
     checkpoint = read_checkpoint(path, law.averaged)
     found = law.rename(checkpoint.tensors)
     where = f"{path} (--from {source})"
@@ -64,16 +72,10 @@ def import_weights(
         fitted = fit(found, backbone, wanted)
     except BiposeError as error:
         raise BiposeError(f"{where} does not fit {target.about}: {error}") from error
+    if backbone.fixed_size is not None:
+        target = replace(target, size=backbone.fixed_size, sized=True)
     _write(out, checkpoint, source, target, fitted)
-    return _told(out, checkpoint, target, fitted)
-
-
-def _beside(path: Path) -> Path:
-    name = path.name
-    while Path(name).suffix in _SUFFIXES:
-        name = Path(name).stem
-    plain = path.with_name(f"{name}.safetensors")
-    return path.with_name(f"{name}-bipose.safetensors") if plain == path else plain
+    return _told(out, checkpoint, target, fitted) + _goes_with(out, target, backbone.spec.stride, files)
 
 
 def _strange(checkpoint: Checkpoint, found: Renamed, source: str) -> str:
@@ -87,10 +89,9 @@ def _overlay(out: Path, target: Target) -> dict[str, Any]:
     model: dict[str, Any] = {"backbone": dict(target.backbone)}
     if target.decoder is not None:
         model |= {"decoder": dict(target.decoder), "joints": target.joints}
-    if target.codec:
-        path = f"{HeatmapCodec.__module__}.{HeatmapCodec.__qualname__}"
-        model["codec"] = {"class_path": path, "init_args": dict(target.codec)}
-    return {"model": {**model, "weights": str(out.resolve()), "weights_for": list(target.parts)}}
+    model |= {name: dict(part) for name in ("codec", "loss") if (part := getattr(target, name)) is not None}
+    model |= {"weights": str(out.resolve()), "weights_for": list(target.parts)}
+    return {"model": model, "data": {"size": list(target.size)}} if target.sized else {"model": model}
 
 
 def _write(out: Path, checkpoint: Checkpoint, source: str, target: Target, fitted: Fitted) -> None:
@@ -108,6 +109,7 @@ def _write(out: Path, checkpoint: Checkpoint, source: str, target: Target, fitte
         "dropped": fitted.dropped,
         "filled_counters": fitted.filled,
         "resampled": fitted.resampled,
+        "notes": fitted.notes,
         "model": _overlay(out, target)["model"],
         "versions": {"torch": str(torch.__version__)},
     }
@@ -120,13 +122,14 @@ def _write(out: Path, checkpoint: Checkpoint, source: str, target: Target, fitte
         json.dump(about, handle, indent=1)
         handle.write("\n")
     with atomic(out.with_suffix(".yaml")) as handle:
-        handle.write(f"# {target.about}, from {checkpoint.path.name} by 'bipose import-weights --from {source}'.\n")
+        handle.write(f"# {target.about}, from {checkpoint.path.name} {MARK} --from {source}'.\n")
         yaml.safe_dump(_overlay(out, target), handle, sort_keys=False)
 
 
 def _told(out: Path, checkpoint: Checkpoint, target: Target, fitted: Fitted) -> list[str]:
     lines = [f"{checkpoint.path}: {target.about}"]
     lines += [f"  {note}" for note in checkpoint.notes]
+    lines += [f"  {note}" for note in fitted.notes]
     lines += [f"  resampled: {text}" for text in fitted.resampled]
     if fitted.filled:
         lines.append(f"  {fitted.filled} counters of batches start at 0: the file is of a time before there were any")
@@ -134,10 +137,24 @@ def _told(out: Path, checkpoint: Checkpoint, target: Target, fitted: Fitted) -> 
         lines.append(f"  dropped: {_dropped(fitted.dropped)}")
     size = out.stat().st_size / 1e6
     lines.append(f"{out}: {', '.join(target.parts)}; {len(fitted.tensors)} tensors, {size:.1f} MB")
-    data = _DATA.get(target.joints)
-    files = ["experiments/base.yaml", *([data] if data else []), str(out.with_suffix(".yaml"))]
-    lines.append(f"goes with: {' '.join(f'-c {file}' for file in files)}")
     return lines
+
+
+def _goes_with(out: Path, target: Target, stride: int, files: Sequence[Path]) -> list[str]:
+    """The configuration files that make the network, the overlay last."""
+    overlay = str(out.with_suffix(".yaml"))
+    if target.configured:
+        told = " ".join(f"-c {file}" for file in files) or "the configuration it was made for, then"
+        return [f"goes with: {told} -c {overlay}"]
+    if target.decoder is None:
+        more, what = _DECODERS.get(stride), ""
+    elif target.joints in _DATA:
+        more, what = _DATA[target.joints], ""
+    else:
+        more = "DATA"
+        what = f", where DATA names data of {target.joints} joints (data.reader and model.codec.init_args.skeleton)"
+    told = " ".join(f"-c {file}" for file in (_BASE, more, overlay) if file)
+    return [*(f"  {line}" for line in target.said), f"goes with: {told}{what}"]
 
 
 def _dropped(dropped: Mapping[str, str]) -> str:

@@ -28,12 +28,14 @@ class Fitted:
         dropped: the file's name -> why it is left out.
         filled: of the network's tensors, how many counters of batches the file lacks (before PyTorch 0.4.1 there were none): 0.
         resampled: what was made for another grid of patches, in words.
+        notes: what else was changed, in words.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     filled: int = 0
     resampled: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def fit(found: Renamed, backbone: Backbone, wanted: Mapping[str, Tensor]) -> Fitted:
@@ -53,7 +55,8 @@ def fit(found: Renamed, backbone: Backbone, wanted: Mapping[str, Tensor]) -> Fit
     known = _whole(backbone)
     left = list(found.unknown)
     wrong: list[str] = []
-    for name, tensor in found.tensors.items():
+    given = _without_class_token(found, places, result)
+    for name, tensor in given.items():
         place, bare = places.get(_bare(name)), _bare(name)
         if place is None:
             if bare not in known:
@@ -70,9 +73,9 @@ def fit(found: Renamed, backbone: Backbone, wanted: Mapping[str, Tensor]) -> Fit
             wrong.append(f"{found.origin[name]} is of type {tensor.dtype}, not {own.dtype}")
         else:
             result.tensors[place] = tensor.to(own.dtype).clone(memory_format=torch.contiguous_format)
-    have = {_bare(name) for name in found.tensors}
+    have = {_bare(name) for name in given}
     missing = [name for bare, name in places.items() if bare not in have]
-    if not any(name.endswith(_COUNTER) for name in found.tensors):
+    if not any(name.endswith(_COUNTER) for name in given):
         counters = [name for name in missing if name.endswith(_COUNTER)]
         result.tensors |= {name: torch.zeros_like(wanted[name]) for name in counters}
         result.filled, missing = len(counters), [name for name in missing if name not in result.tensors]
@@ -108,11 +111,32 @@ def check_pictures(pictures: Pictures | None, backbone: Backbone) -> None:
         )
 
 
+def _without_class_token(found: Renamed, places: Mapping[str, str], result: Fitted) -> dict[str, Tensor]:
+    """The file's tensors without a class token, and without its row of the position embeddings, where the network has none.
+
+    The row belongs to that token alone: mmpretrain, and so mmpose's ViTPose, cuts it off. (ViTPose's own code adds it to all
+    others; a masked autoencoder's is zero.)
+    """
+    given, token, rows = dict(found.tensors), "backbone.cls_token", "backbone.pos_embed"
+    if token not in given or _bare(token) in places or _bare(rows) not in places:
+        return given
+    del given[token]
+    result.dropped[found.origin[token]] = "the network has no class token"
+    if rows in given and given[rows].ndim == 3 and grid_of(given[rows].shape[1] - 1):
+        given[rows] = given[rows][:, 1:]
+        result.notes.append(
+            f"{found.origin[rows]}: the class token's row is cut off, as mmpretrain does, not added to all others"
+        )
+    return given
+
+
 def _other_grid(rows: Tensor, backbone: Backbone, own: Tensor, origin: str, result: Fitted) -> Tensor:
     """Position embeddings for the network's crops, as timm makes them of its own; as they are where that cannot be."""
     extra = int(any(name.endswith("cls_token") for name, _ in backbone.named_parameters()))
     before = grid_of(rows.shape[1] - extra) if rows.ndim == 3 and rows.shape[2:] == own.shape[2:] else None
     size = getattr(backbone, "arguments", {}).get("img_size")
+    if isinstance(size, int) or backbone.fixed_size is not None:
+        size = (size, size) if backbone.fixed_size is None else backbone.fixed_size[::-1]
     if before is None or not isinstance(size, list | tuple):
         return rows
     after = size[0] // backbone.spec.stride, size[1] // backbone.spec.stride

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
 
+from bipose_lit.codecs.heatmap import HeatmapCodec
+from bipose_lit.codecs.simcc import SimCCCodec
+from bipose_lit.losses import SimCCLoss
 from bipose_lit.models.backbones import classic, plain_vit, timm_backbone
 from bipose_lit.models.base import Backbone, PoseDecoder
 from bipose_lit.models.decoders import deconv, hourglass, simcc
@@ -34,6 +37,8 @@ _IMAGENET_VITS: Final = {
 }
 """timm's names of plain ViTs by width and patch: those whose pictures are normalised by ImageNet's mean, as torchvision's are."""
 _SIZE: Final = (192, 256)
+_STRIDE: Final = 4
+"""Of maps, as experiments/base.yaml has it."""
 MSRA: Final = {"refine": "quarter", "grid": "msra", "quantised": True, "patch": 3.0, "shift_flipped": True}
 UDP: Final = {"refine": "dark", "grid": "udp", "quantised": False, "patch": 3.0, "shift_flipped": False}
 NEWELL: Final = {
@@ -44,8 +49,9 @@ NEWELL: Final = {
     "patch": 3.0,
     "shift_flipped": False,
 }
+_SIMCC: Final = {"ratio": 2.0, "sigma": 6.0}
 """The laws by which places became maps in training: experiments/codec/msra.yaml, udp.yaml; Newell et al. draw about the
-pixel that a joint lies in."""
+pixel that a joint lies in; mmpose's SimCC has these two numbers in every configuration."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,15 @@ class Target:
         backbone: {"class_path": ..., "init_args": ...}.
         decoder: the same; None for a backbone alone.
         joints: number of joints; 0 for a backbone alone.
-        size: width and height of the crops.
+        size: width and height of the crops; the usual ones where no tensor tells.
         about: in words.
-        codec: arguments of `HeatmapCodec` by which its code reads the maps; {} where that is left to a configuration.
+        codec: the codec by which its code reads the predictions, as far as that differs from code to code; None where that is
+            left to a configuration. Tensors do not tell by which law maps were drawn: of mmpose's ResNet and HRNet MSRA's is
+            assumed.
+        loss: that goes with the codec; None: the usual one, of maps.
+        sized: the weights are for that size, whatever the data's is.
+        configured: a configuration names it, and no tensor.
+        said: what else whoever uses it should know.
     """
 
     backbone: Mapping[str, Any]
@@ -66,7 +78,11 @@ class Target:
     joints: int
     size: tuple[int, int]
     about: str
-    codec: Mapping[str, Any] = field(default_factory=dict)
+    codec: Mapping[str, Any] | None = None
+    loss: Mapping[str, Any] | None = None
+    sized: bool = False
+    configured: bool = False
+    said: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -96,6 +112,7 @@ def configured(config: Mapping[str, Any], source: Source) -> Target:
         int(model["joints"]) if whole else 0,
         (int(config["data"]["size"][0]), int(config["data"]["size"][1])),
         "the configured network",
+        configured=True,
     )
 
 
@@ -106,24 +123,35 @@ def identify(found: Renamed, source: Source) -> Target:
         BiposeError: none that is known; a configuration must name it.
     """
     tensors = found.tensors
-    size = _SIZE
+    size, stride = _SIZE, 32
     if "backbone.first.norm1.weight" in tensors:
         return _hourglass(found)
     if "backbone.patch_embed.proj.weight" in tensors:
+        if source.pictures is None:
+            raise BiposeError(
+                "it is a ViT, and no tensor tells how its pictures were normalised; name the model with -c"
+            )
         backbone, about, size = _vit(tensors, whole="decoder" in source.parts)
+        stride = int(tensors["backbone.patch_embed.proj.weight"].shape[-1])
     elif "backbone.stage4.0.branches.0.0.conv1.weight" in tensors:
         backbone, about = _hrnet(tensors)
+        stride = 4
     else:
         backbone, about = _resnet(tensors)
     if source.pictures is not None and source.pictures.bgr and backbone["class_path"].endswith(".TimmBackbone"):
         backbone["init_args"]["bgr"] = True
     if "decoder" not in source.parts:
         return Target(backbone, None, 0, size, about)
-    decoder, joints, said = _decoder(tensors)
-    if "decoder.x.weight" in tensors and "decoder.y.weight" in tensors:
-        size = tensors["decoder.x.weight"].shape[0] // 2, tensors["decoder.y.weight"].shape[0] // 2
-    codec = {} if "decoder.head.weight" not in tensors else UDP if backbone["class_path"].endswith("ViT") else MSRA
-    return Target(backbone, decoder, joints, size, f"{about}, {said}, {joints} joints", codec)
+    decoder, joints, words = _decoder(tensors)
+    about = f"{about}, {words}, {joints} joints"
+    if "decoder.head.weight" not in tensors:
+        if "decoder.x.weight" in tensors and "decoder.y.weight" in tensors:
+            size = tensors["decoder.x.weight"].shape[0] // 2, tensors["decoder.y.weight"].shape[0] // 2
+        return Target(backbone, decoder, joints, size, about, _part(SimCCCodec, _SIMCC), _part(SimCCLoss), sized=True)
+    law, said = (UDP, ()) if backbone["class_path"].endswith("ViT") else (MSRA, source.said)
+    stride >>= len(decoder["init_args"]["channels"])
+    codec = law if stride == _STRIDE else {**law, "stride": stride}
+    return Target(backbone, decoder, joints, size, about, _part(HeatmapCodec, codec), said=said)
 
 
 def _resnet(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
@@ -162,14 +190,14 @@ def _hourglass(found: Renamed) -> Target:
         "std": list(pictures.std),
     }
     stages = {"stacks": stacks, "channels": None, "depth": DEPTH, "blocks": blocks}
-    paths = [f"{cls.__module__}.{cls.__qualname__}" for cls in (classic.HourglassStem, hourglass.StackedHourglass)]
     return Target(
-        {"class_path": paths[0], "init_args": stem},
-        {"class_path": paths[1], "init_args": stages},
+        _part(classic.HourglassStem, stem),
+        _part(hourglass.StackedHourglass, stages),
         joints,
         (256, 256),
         f"{stacks} stacked hourglasses of {blocks} residual{'s' if blocks > 1 else ''}, {joints} joints",
-        NEWELL,
+        _part(HeatmapCodec, NEWELL),
+        sized=True,
     )
 
 
@@ -196,8 +224,7 @@ def _vit(tensors: Mapping[str, Tensor], whole: bool) -> tuple[dict[str, Any], st
             "drop_path": 0.0,
             "frozen": False,
         }
-        path = f"{plain_vit.__name__}.{plain_vit.PlainViT.__qualname__}"
-        return {"class_path": path, "init_args": arguments}, f"ViT of width {width} and depth {depth}", size
+        return _part(plain_vit.PlainViT, arguments), f"ViT of width {width} and depth {depth}", size
     name = _IMAGENET_VITS.get((width, patch))
     if name is None:
         raise BiposeError(f"no ViT of width {width} and patches of {patch} is known here; name it with -c")
@@ -214,13 +241,11 @@ def _decoder(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], int, str]:
     )
     for name, cls, arguments, words in heads:
         if name in tensors:
-            path = f"{cls.__module__}.{cls.__qualname__}"
-            return {"class_path": path, "init_args": arguments}, int(tensors[name].shape[0]), words
+            return _part(cls, arguments), int(tensors[name].shape[0]), words
     raise BiposeError("it has no head that is known here (heatmaps or SimCC); name the network with -c")
 
 
 def _timm(name: str, index: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-    path = f"{timm_backbone.__name__}.{timm_backbone.TimmBackbone.__qualname__}"
     arguments = {
         "name": name,
         "pretrained": False,
@@ -229,7 +254,11 @@ def _timm(name: str, index: int, kwargs: dict[str, Any]) -> dict[str, Any]:
         "kwargs": kwargs,
         "frozen": False,
     }
-    return {"class_path": path, "init_args": {**arguments, "bgr": False}}
+    return _part(timm_backbone.TimmBackbone, {**arguments, "bgr": False})
+
+
+def _part(cls: type, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(arguments or {})}
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:

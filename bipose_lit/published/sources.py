@@ -68,6 +68,7 @@ class Source:
         averaged: of two states, the average over training is the one that is used.
         mend: changes what renaming alone does not.
         parts: of a network that a file has.
+        said: what whoever uses maps of a ResNet or HRNet of it should know.
     """
 
     rules: tuple[Rule, ...]
@@ -75,6 +76,7 @@ class Source:
     averaged: bool = False
     mend: Callable[[Renamed], None] | None = None
     parts: tuple[str, ...] = ("backbone", "decoder")
+    said: tuple[str, ...] = ()
 
     def rename(self, tensors: Mapping[str, Tensor]) -> Renamed:
         """The tensors in our naming."""
@@ -213,6 +215,10 @@ SOURCES: Final[dict[str, Source]] = {
             (rf"{_HEAD}mlp_head_([xy])\.(weight|bias)", r"decoder.\1.\2"),
         ),
         mend=_mend_mmpose,
+        said=(
+            "codec: MSRA's is assumed; for weights trained with UDP or DARK add -c experiments/codec/udp.yaml (dark.yaml) "
+            "after it",
+        ),
     ),
     "hourglass": Source(
         (
@@ -259,7 +265,10 @@ SOURCES: Final[dict[str, Source]] = {
         parts=("backbone",),
     ),
     "timm": Source(
-        ((r".+", r"backbone.\g<0>"),),
+        (
+            (r"mask_token|decoder_.+", DROP + "the decoder of a masked autoencoder"),
+            (r".+", r"backbone.\g<0>"),
+        ),
         pictures=None,
         averaged=True,
         parts=("backbone",),

@@ -9,7 +9,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from bipose_lit.models.backbones.plain_vit import PlainViT
 from bipose_lit.models.backbones.timm_backbone import NarrowResNet, TimmBackbone
+from bipose_lit.models.decoders.deconv import DeconvDecoder
+from bipose_lit.models.network import PoseNetwork
 from bipose_lit.testing import check_backbone
 from bipose_lit.types import BiposeError, FeatureSpec
 
@@ -161,3 +164,40 @@ def test_narrow_resnet():
 def test_narrow_resnet_refuses(options, told):
     with pytest.raises(BiposeError, match=told):
         NarrowResNet(**options)
+
+
+VIT = {"img_size": [64, 32], "embed_dim": 24, "depth": 1, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "fixed"),
+    [
+        (lambda: TimmBackbone("vit_base_patch16_224", kwargs=VIT), (32, 64)),
+        (lambda: TimmBackbone("vit_base_patch16_224", kwargs={**VIT, "img_size": 64}), (64, 64)),
+        (lambda: TimmBackbone("vit_base_patch16_224", kwargs={**VIT, "dynamic_img_size": True}), None),
+        (lambda: TimmBackbone("swin_tiny_patch4_window7_224", kwargs=SWIN), (64, 64)),
+        (lambda: TimmBackbone("swin_tiny_patch4_window7_224", kwargs={**SWIN, "strict_img_size": False}), None),
+        (lambda: PlainViT(24, 1, 2, (32, 64)), (32, 64)),
+        (lambda: TimmBackbone("test_resnet"), None),
+        (lambda: TimmBackbone("test_convnext"), None),
+    ],
+)
+def test_a_network_has_the_crops_that_its_backbone_takes(backbone, fixed):
+    """Exactly those sizes are refused in which the backbone's own forward pass fails."""
+    backbone = backbone().eval()
+    assert backbone.fixed_size == fixed
+    for width, height in ((32, 64), (64, 64), (64, 32)):
+        images = torch.zeros(1, 3, height, width)
+        if fixed in (None, (width, height)):
+            network = PoseNetwork(backbone, DeconvDecoder(8, 1), joints=3, size=(width, height))
+            assert network.backbone(images).shape[-2:] == (
+                height // backbone.spec.stride,
+                width // backbone.spec.stride,
+            )
+            continue
+        with pytest.raises(BiposeError) as error:
+            PoseNetwork(backbone, DeconvDecoder(8, 1), joints=3, size=(width, height))
+        assert f"crops of {width}x{height}, but backbone" in str(error.value)
+        assert f"is made for {fixed[0]}x{fixed[1]} alone" in str(error.value)
+        with pytest.raises(AssertionError):
+            backbone(images)

@@ -3,7 +3,9 @@
 CLONE is a clone of the reference repository (see `CASES`), of which nothing is needed but its files. The reference network gets
 random weights and random BatchNorm statistics; its checkpoint goes through `bipose import-weights` and into our network by the
 overlay which that writes. Both see the same random pictures, each as its own code reads them. What must agree: the outputs, to
-1e-5 of the largest value, and exactly the joints that the reference's own decoding finds in either's.
+1e-5 of the largest value, and exactly the places that are read from either's. For Simple Baselines and HRNet these are joints by
+that repository's own decoding; for the others the place of the largest value of each whole map, or of each of SimCC's axes, which
+is where every decoding begins and none of theirs: those ask for packages of their own.
 """
 
 from __future__ import annotations
@@ -229,9 +231,9 @@ def decoded(clone: Path, maps: Tensor) -> np.ndarray:
     return np.asarray(found)
 
 
-def largest_bins(clone: Path, bins: Tensor) -> np.ndarray:
-    """(N, K, ...) the largest entries of rows."""
-    return np.asarray(bins.argmax(-1))
+def largest(clone: Path, values: Tensor) -> np.ndarray:
+    """(N, K) the place of the largest value of each map (N, K, h, w), counted row by row, or of each axis (N, K, n)."""
+    return np.asarray(values.flatten(2).argmax(-1))
 
 
 def read_by_us(overlay: Path, maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -252,10 +254,10 @@ def compare(name: str, clone: Path, seed: int = 0, count: int = 2) -> dict[str, 
     """Runs one case.
 
     Returns:
-        difference: the largest one between the outputs, in units of the output's largest value; joints: how many were decoded;
-        moved: of them, how many the reference's decoding finds elsewhere in our outputs; codec: how far our codec's places in our
-        maps lie from the reference's in its own, at most, in crop pixels (null where no decoding of its kind is there to compare
-        with); about: what the import took the file for.
+        difference: the largest one between the outputs, in units of the output's largest value; joints: how many were read,
+        of all outputs; moved: of them, how many lie elsewhere in ours; read_by: whether the reference's own decoding read them
+        or the largest value; codec: how far our codec's places in our maps lie from the reference's in its own, at most, in crop
+        pixels (null where no decoding of its kind is there to compare with); about: what the import took the file for.
     """
     case = CASES[name]
     images = pictures(count, case.size, seed)
@@ -275,13 +277,14 @@ def compare(name: str, clone: Path, seed: int = 0, count: int = 2) -> dict[str, 
             theirs = outputs(net(as_reference(images, case)))
             mine = outputs(network.decoder(network.extract(images)))
         read = read_by_us(overlay, mine[0]) if (clone / "lib/core/inference.py").exists() else None
-    decode = decoded if read is not None else largest_bins
+    decode = decoded if read is not None else largest
     apart = [np.asarray(decode(clone, a) != decode(clone, b)) for a, b in zip(theirs, mine, strict=True)]
     return {
         "about": said.getvalue().splitlines()[0].partition(": ")[2],
         "difference": max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(theirs, mine, strict=True)),
         "joints": sum(a.shape[0] * a.shape[1] for a in apart),
         "moved": sum(int(a.reshape(*a.shape[:2], -1).any(-1).sum()) for a in apart),
+        "read_by": "its own decoding" if read is not None else "the largest value",
         "codec": None if read is None else float(np.abs(read[0] - decoded(clone, theirs[0]))[~read[1]].max()),
     }
 

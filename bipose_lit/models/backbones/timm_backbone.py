@@ -48,6 +48,7 @@ class TimmBackbone(Backbone):
 
     Attributes:
         spec: channels and stride of the map.
+        fixed_size: width and height of a model whose patches are of one grid, unless its kwargs have dynamic_img_size: true.
         mean, std: of the images that the weights expect, by channel of an RGB image, for values in [0, 1].
 
     Raises:
@@ -78,6 +79,7 @@ class TimmBackbone(Backbone):
         self.net: Any = self._create(out_index, pretrained=False)
         info = self.net.feature_info
         self.spec = FeatureSpec(int(info.channels()[-1]), int(info.reduction()[-1]))
+        self.fixed_size = _only_size(self.net)
         # NHWC (Swin and others) is declared; models that declare nothing are NCHW.
         self.channels_last = str(getattr(getattr(self.net, "output_fmt", None), "value", "NCHW")) == "NHWC"
         cfg = timm.get_pretrained_cfg(name)
@@ -252,6 +254,15 @@ def _offline_without_hub() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def _only_size(net: nn.Module) -> tuple[int, int] | None:
+    """Width and height of the only pictures that a patch embedding of the model takes; None where none insists."""
+    for module in net.modules():
+        size = getattr(module, "img_size", None) if getattr(module, "strict_img_size", False) is True else None
+        if isinstance(size, list | tuple):
+            return int(size[1]), int(size[0])
+    return None
 
 
 def _canonical(key: str) -> str:
