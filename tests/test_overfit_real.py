@@ -182,9 +182,10 @@ NETWORKS = {
 def test_networks(name, real_data, tmp_path, capsys):
     """At stride 4 the bar is that of the ResNet; at stride 8 it is 0.95 of what the codec itself can say."""
     parts, stride, steps = NETWORKS[name]
+    size = (160 if name == "hrnet" else 144, 192)  # HRNet's coarsest branch has stride 32
     codec = HeatmapCodec(stride, 8 / stride, skeleton="coco")
     index = largest_persons(real_data)
-    found, best = learn(index, tmp_path, (144, 192), steps, batch=16, parts=parts, codec=codec)
+    found, best = learn(index, tmp_path, size, steps, batch=16, parts=parts, codec=codec)
     ap, own = found["test/ap[gt-box]"], best["test/ap[gt-box]"]
     with capsys.disabled():
         print(f"\n16 COCO persons, {name}: AP[gt-box] {ap:.3f}, the codec's own {own:.3f}")

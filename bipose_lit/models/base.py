@@ -71,10 +71,13 @@ class Backbone(Part):
         spec: channels and stride of the maps.
         fixed_size: width and height of the only crops that it takes, as of a ViT with a grid of patches; None: any multiple of
             the stride.
+        multiple: what width and height of crops must be multiples of besides, where maps inside are coarser than those handed
+            on.
     """
 
     spec: FeatureSpec
     fixed_size: tuple[int, int] | None = None
+    multiple: int = 1
 
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         raise NotImplementedError

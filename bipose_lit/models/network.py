@@ -61,6 +61,11 @@ class PoseNetwork(Part):
                 f"data.size to that, or the backbone's own (PlainViT's size: [{width}, {height}], timm's kwargs: "
                 f"{{img_size: [{height}, {width}]}})"
             )
+        if width % backbone.multiple or height % backbone.multiple:
+            raise BiposeError(
+                f"crops of {width}x{height} are no multiple of {backbone.multiple}, as backbone {type(backbone).__name__} needs: "
+                "its branches would not meet; change data.size or the backbone"
+            )
         if width % spec.stride or height % spec.stride:
             raise BiposeError(
                 f"crops of {width}x{height} are no multiple of the backbone's stride {spec.stride}; "

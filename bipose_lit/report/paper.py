@@ -136,7 +136,9 @@ def load_claims(path: Path = FILE) -> Claims:
         "published": ({key for d in definitions for key in (d.r50, d.best)}, set(claims.published)),
         "numbers": ({d.at_most for d in definitions}, names),
         "sources": (
-            {x.source for x in (*claims.published.values(), *claims.statements)} | {d.bound for d in definitions},
+            {p.source for p in claims.published.values()}
+            | {s.source for s in claims.statements}
+            | {d.bound for d in definitions},
             set(claims.sources),
         ),
     }

@@ -271,6 +271,10 @@ def test_normalisation_is_that_of_the_backbone():
     ("make", "told"),
     [
         (lambda b: PoseNetwork(b, DeconvDecoder(8, 2), joints=K, size=(100, 64)), "no multiple of the backbone's stride"),
+        (
+            lambda _: PoseNetwork(TimmBackbone("hrnet_w18_small"), DeconvDecoder(8, 3), joints=K, size=(144, 192)),
+            "144x192 are no multiple of 32, as backbone TimmBackbone needs",
+        ),
         (lambda b: PoseNetwork(b, DeconvDecoder(8, 2), pool=ConvLSTM(4, 1), joints=K, size=SIZE), "use RegressionDecoder"),
         (lambda b: PoseNetwork(b, RegressionDecoder(), pool=ConvLSTM(4, 3), joints=K, size=SIZE), "kernel 3 on a 1x1 map"),
         (lambda b: PoseNetwork(b, DeconvDecoder(8, 6), joints=K, size=SIZE), "fewer layers"),

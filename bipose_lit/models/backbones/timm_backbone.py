@@ -80,6 +80,8 @@ class TimmBackbone(Backbone):
         info = self.net.feature_info
         self.spec = FeatureSpec(int(info.channels()[-1]), int(info.reduction()[-1]))
         self.fixed_size = _only_size(self.net)
+        if hasattr(self.net, "stage4") and hasattr(self.net, "_out_idx"):  # it adds maps of stride 32
+            self.multiple = 32
         # NHWC (Swin and others) is declared; models that declare nothing are NCHW.
         self.channels_last = str(getattr(getattr(self.net, "output_fmt", None), "value", "NCHW")) == "NHWC"
         cfg = timm.get_pretrained_cfg(name)
@@ -122,7 +124,7 @@ class TimmBackbone(Backbone):
 
     def parameters_by_layer(self) -> list[list[nn.Parameter]]:
         """As timm's model says for fine-tuning: a plain ViT's embeddings, then each block; [] where timm rewrote the model."""
-        model = getattr(self.net, "model", None)
+        model: Any = getattr(self.net, "model", None)
         if not hasattr(model, "group_matcher"):
             return []
         layers = timm.models.group_parameters(model, model.group_matcher(coarse=False))
