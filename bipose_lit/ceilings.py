@@ -137,7 +137,7 @@ def decoded(index: PoseIndex, codec: TargetCodec, size: tuple[int, int], padding
 def _crops(
     index: PoseIndex, size: tuple[int, int], padding: float
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]]:
-    """Labels in crop pixels (N, K, 2), visibilities and the affines from original pixels, some hundred frames at a time."""
+    """Labels in crop pixels (N, K, 2), visibilities and the affines from original pixels, of tracks with together 64 frames."""
     waiting: list[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]] = []
     for number, track in enumerate(index.tracks, 1):
         matrices = clip_matrices(track.boxes, size, padding)

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from bipose_lit.codecs.base import TargetCodec
-from bipose_lit.datamodule import PoseDataModule
+from bipose_lit.datamodule_base import SeededData
 from bipose_lit.losses import PoseLoss
 from bipose_lit.models.base import as_stages
 from bipose_lit.models.network import PoseNetwork
@@ -74,7 +74,7 @@ def _check_read(predicted: Encoded, target: Encoded, weight: torch.Tensor, loss:
         )
 
 
-def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: PoseDataModule) -> None:
+def check_data(joints: int, size: tuple[int, int], codec: TargetCodec, data: SeededData) -> None:
     """Compares a model's joints, crops and skeleton with those of the data.
 
     Raises:

@@ -37,11 +37,16 @@ class SeededData(L.LightningDataModule):
         num_workers: loader processes; 0 reads in the training process.
         seed: of the order.
         pin_memory: page-locked batches, for a GPU.
+
+    Attributes:
+        reader: the data set.
+        size: width and height of what the network is shown in training, in pixels.
     """
 
     unit = "clips"
     """What a batch is made of, for messages."""
     reader: HasSkeleton
+    size: tuple[int, int]
 
     def __init__(
         self, batch_size: int, eval_batch_size: int | None, num_workers: int, seed: int, pin_memory: bool

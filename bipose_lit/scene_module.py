@@ -11,10 +11,10 @@ from bipose_lit import geometry
 from bipose_lit.callbacks.scene_evaluation import SceneEvaluation
 from bipose_lit.codecs.assembly import People
 from bipose_lit.codecs.scene import SceneCodec
+from bipose_lit.compatibility import check_data
 from bipose_lit.losses.scene import SceneMSE
 from bipose_lit.module import PoseModule
 from bipose_lit.scene_datamodule import SceneDataModule
-from bipose_lit.skeletons import find_skeleton
 from bipose_lit.types import BiposeError, Encoded, SceneBatch
 
 
@@ -55,14 +55,7 @@ class SceneModule(PoseModule):
             )
         if data.stride != self.codec.stride:
             raise BiposeError(f"data.stride is {data.stride}, that of model.codec {self.codec.stride}; make them equal")
-        if data.size != self.size:
-            raise BiposeError(f"model.size is {self.size}, data.size {data.size}; make them equal")
-        own = find_skeleton(self.codec.skeleton or "")
-        if own.joints != data.skeleton.joints or own.flip.tolist() != data.skeleton.flip.tolist():
-            raise BiposeError(
-                f"model.codec.skeleton is {own.name} with {len(own)} joints, but the data have the {data.num_joints} of "
-                f"{data.skeleton.name}; set it, and model.joints, to the data's"
-            )
+        check_data(self.joints, self.size, self.codec, data)
 
     def _target(self, batch: SceneBatch, select: Tensor) -> tuple[Encoded, Tensor]:
         return self.codec.encode(batch.joints[select], batch.visible[select], batch.ignore[select])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -233,6 +234,15 @@ def test_images_of_nobody_are_scored_and_not_trained_on(root):
     assert data(root, augmentation=Augmentation()).dataset("val").augmentation is None
 
 
+def test_a_skeleton_without_sigmas_is_told_before_training(root, monkeypatch):
+    scenes = data(root)
+    index = scenes.reader.scenes("val")
+    plain = replace(index, skeleton=replace(index.skeleton, sigmas=()))
+    monkeypatch.setattr(scenes.reader, "scenes", lambda split: plain)
+    with pytest.raises(BiposeError, match="skeleton coco has no sigmas, so people have no OKS and no AP"):
+        scenes.index("val")
+
+
 def test_a_set_of_nobody_teaches_nothing(tmp_path):
     root = write_scenes(tmp_path, {"train": (0, 0, 0), "val": (1,)})
     with pytest.raises(BiposeError, match="nobody has a labelled joint: there is nothing to learn"):
@@ -306,7 +316,7 @@ MISTAKES = [
     (["--data.eval_size=[128,90]"], r"^data.eval_size: images of 128x90 are no multiple of .* stride 4; 128x88 would be one$"),
     (["--model.joints=15"], r"skeleton coco has 17 joints, the data 15"),
     (["--model.codec.init_args.skeleton=jhmdb", "--model.joints=15", "--model.decoder.init_args.limbs=14"],
-     r"^model.codec.skeleton is jhmdb with 15 joints, but the data have the 17 of coco; set it, and model.joints, "),
+     r"^model.joints is 15, but the data's skeleton \(coco\) has 17; set model.joints to 17$"),
     (["--model.decoder.init_args.limbs=19"], r"predicts 38 maps, the codec has 21 limbs .*set decoder.init_args.limbs to 21$"),
     (["--data.reader.init_args.root=/nowhere"], r"^/nowhere: no such folder; give the one that holds annotations"),
     (["--model.codec=bipose_lit.codecs.heatmap.HeatmapCodec"], r"^loss SceneMSE needs pafs, codec HeatmapCodec makes heatmaps"),

@@ -70,7 +70,7 @@ class TargetCodec(Part):
         raise NotImplementedError
 
     def flip(self, encoded: Encoded, order: Tensor | None = None) -> Encoded:
-        """The encoding of the mirrored crop: decode(flip(e)) = flip_points(decode(e)).
+        """The encoding of the mirrored crop: decode(flip(e)) = flip_points(decode(e)), but for `HeatmapCodec`'s grid msra.
 
         Args:
             encoded: predictions or targets.

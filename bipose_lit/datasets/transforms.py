@@ -123,7 +123,7 @@ def half_body_boxes(
 
     HRNet's code has the same halves and the same extent (1.5 times the joints' range, padding included; here the range has the
     half pixels at its ends too). It centres on the mean of the joints, not the middle of their range; takes the upper half in 69
-    of 100 cases, not 50, and the other one where three joints are missing; and leaves persons with eight or fewer labelled
+    of 100 cases, not 50, and the other one where it has fewer than three joints; and leaves persons with eight or fewer labelled
     joints alone (its usual probability for the others is 0.3).
     """
     lower = np.array([any(part in name for part in _LOWER) for name in skeleton.joints])

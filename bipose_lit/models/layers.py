@@ -45,9 +45,9 @@ def convolution(before: int, after: int, kernel: int, norm: bool = False) -> lis
     return [conv, *([nn.BatchNorm2d(after)] if norm else []), nn.ReLU(inplace=True)]
 
 
-def heatmap_head(channels: int, joints: int) -> nn.Conv2d:
-    """1x1 to one map per joint. Maps start near zero: the first steps are not spent on unlearning noise."""
-    head = nn.Conv2d(channels, joints, 1)
+def heatmap_head(channels: int, maps: int, kernel: int = 1) -> nn.Conv2d:
+    """The convolution that writes the maps. They start near zero: the first steps are not spent on unlearning noise."""
+    head = nn.Conv2d(channels, maps, kernel, padding=kernel // 2)
     nn.init.normal_(head.weight, std=0.001)
     nn.init.zeros_(head.bias)  # type: ignore[arg-type]
     return head

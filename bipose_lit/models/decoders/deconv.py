@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bipose_lit.models.base import PoseDecoder
+from bipose_lit.models.layers import heatmap_head
 from bipose_lit.types import BiposeError, Encoded, FeatureSpec
 
 
@@ -33,10 +34,7 @@ class DeconvDecoder(PoseDecoder):
     def build(self, spec: FeatureSpec, joints: int, size: tuple[int, int]) -> None:
         self.stride = stride_after(self, spec.stride, self.channels)
         self.layers, before = doublings(spec.channels, self.channels)
-        self.head = nn.Conv2d(before, joints, 1)
-        # Maps start near zero, as SimpleBaselines' do: the first steps are not spent on unlearning noise.
-        nn.init.normal_(self.head.weight, std=0.001)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head = heatmap_head(before, joints)
 
     def forward(self, features: Float[Tensor, "N C h w"]) -> Encoded:
         return {"heatmaps": self.head(self.layers(features))}

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bipose_lit.models.base import PoseDecoder
+from bipose_lit.models.layers import heatmap_head
 from bipose_lit.types import BiposeError, Encoded, FeatureSpec
 
 
@@ -76,10 +77,7 @@ class OpenPoseDecoder(PoseDecoder):
     def _stage(self, before: int, maps: int, number: int) -> nn.Module:
         width, hidden = self.width[number > 0], self.hidden[number > 0]
         blocks = [_Block(before if n == 0 else 3 * width, width) for n in range(self.blocks)]
-        last = nn.Conv2d(hidden, maps, 1)
-        # Maps start near zero, so that the first steps are not spent on unlearning noise.
-        nn.init.normal_(last.weight, std=0.001)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        last = heatmap_head(hidden, maps)  # drawn before the layer in front of it
         return nn.Sequential(*blocks, *_conv(3 * width, hidden, 1), last)
 
     def forward(self, features: Float[Tensor, "N C h w"]) -> list[Encoded]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from bipose_lit.models.base import PoseDecoder
-from bipose_lit.types import BiposeError, Encoded, FeatureSpec
+from bipose_lit.models.layers import check_sizes, heatmap_head
+from bipose_lit.types import Encoded, FeatureSpec
 
 
 class PartFilters(PoseDecoder):
@@ -27,15 +28,12 @@ class PartFilters(PoseDecoder):
 
     def __init__(self, kernel: int = 7) -> None:
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise BiposeError(f"PartFilters: kernel {kernel} must be odd, so that a template has a middle")
+        check_sizes(self, {"kernel": kernel})
         self.kernel, self.stride = kernel, 0
 
     def build(self, spec: FeatureSpec, joints: int, size: tuple[int, int]) -> None:
         self.stride = spec.stride
-        self.filters = nn.Conv2d(spec.channels, joints, self.kernel, padding=self.kernel // 2)
-        nn.init.normal_(self.filters.weight, std=0.001)
-        nn.init.zeros_(self.filters.bias)  # type: ignore[arg-type]
+        self.filters = heatmap_head(spec.channels, joints, self.kernel)
 
     def forward(self, features: Float[Tensor, "N C h w"]) -> Encoded:
         return {"heatmaps": self.filters(features)}
