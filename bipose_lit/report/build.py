@@ -154,7 +154,8 @@ def _page(report: Report, frames: Lookup | None) -> str:
     a = report.analysis
     manifest = a.study.manifest
     alert = results.TRIAL if manifest.trial else ""
-    badges = [manifest.mode and f"{manifest.mode} features", a.labels.data, f"{len(a.study.seeds)} seeds"]
+    seeds = len(a.study.seeds)
+    badges = [manifest.mode and f"{manifest.mode} features", a.labels.data, f"{seeds} seed{'s' * (seeds != 1)}"]
     badges += [f"{a.labels.sources} clusters", f"{len(a.arms)} arms"]
     header = f"<h1>{html.escape(manifest.question or manifest.name)}</h1>"
     header += f'<p class="question">{html.escape(manifest.name)}</p>' if manifest.question else ""

@@ -224,6 +224,8 @@ def _published(found: Published | None) -> str:
     return f"{percent(found.value)} ({found.by}; {found.how})" + ("" if found.read else " ~")
 
 
+WIDE = 150
+"""Columns of a window that the tables fit in."""
 HEADS = (
     "claim",
     "value",
@@ -280,7 +282,10 @@ def show(claims: Claims, runs: Path | None = None, console: Console | None = Non
     console = console or Console()
     numbers, said, sources = table(claims, runs)
     console.print(claims.paper, style="bold", highlight=False, markup=False)
-    for heads, body in ((HEADS, numbers), (SAID, said)):
+    for heads, body, key in ((HEADS, numbers, 2), (SAID, said, 1)):
+        if console.width < WIDE:
+            _show_listed(console, heads, body, key)
+            continue
         shown = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False)
         for head in heads:
             shown.add_column(head, overflow="fold")
@@ -289,6 +294,19 @@ def show(claims: Claims, runs: Path | None = None, console: Console | None = Non
         console.print(shown)
     for text in (NOTE, *sources):
         console.print(text, style="dim", highlight=False, markup=False)
+
+
+def _show_listed(console: Console, heads: tuple[str, ...], body: list[list[str]], key: int) -> None:
+    """Rows one below the other, for a window in which their columns would break words: the first `key` cells, then the others."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for line in body:
+        console.print()
+        console.print(" ".join(line[:key]), style="bold", highlight=False, markup=False)
+        for head, cell in zip(heads[key:], line[key:], strict=True):
+            if cell not in ("", DASH):
+                console.print(Padding(Text.assemble((f"{head}: ", "dim"), cell), (0, 0, 0, 2)))
 
 
 def paper_report(runs: Path | None, out: Path | None) -> None:

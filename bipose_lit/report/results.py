@@ -237,7 +237,8 @@ def caveats(a: Analysis) -> list[str]:
             "The arms read frozen per-frame features. Whether an end-to-end trained network gains as much is another question."
         )
     if len(a.study.seeds) < MIN_SEEDS_VERDICT:
-        found.append(f"{len(a.study.seeds)} seeds: too few for a verdict ({MIN_SEEDS_VERDICT} are needed).")
+        seeds = len(a.study.seeds)
+        found.append(f"{seeds} seed{'s' * (seeds != 1)}: too few for a verdict ({MIN_SEEDS_VERDICT} are needed).")
     if (a.study.folder / "sweep.json").is_file():
         found.append(
             "The best arms were found by a search, the baselines were not searched: they may fall short of what a search of "

@@ -1,14 +1,16 @@
 """`bipose report paper`: every claim has a verdict that follows from the file's numbers, and runs fill the measured column."""
 
 import dataclasses
+import io
 
 import msgspec
 import pytest
 import yaml
+from rich.console import Console
 
 from bipose_lit.__main__ import main
 from bipose_lit.ablation.manifest import load_manifest
-from bipose_lit.report.paper import FILE, SAID, Claims, load_claims, measured, rows, to_markdown, verdict
+from bipose_lit.report.paper import FILE, SAID, Claims, load_claims, measured, rows, show, to_markdown, verdict
 from bipose_lit.store import RunResult
 from bipose_lit.types import BiposeError
 
@@ -107,6 +109,19 @@ def test_a_broken_file_is_told(tmp_path):
     (tmp_path / "p.yaml").write_text("paper: 3\n")
     with pytest.raises(BiposeError, match=r"p\.yaml: .*\$\.paper"):
         load_claims(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_word_is_broken_in_a_narrow_window(width):
+    out = io.StringIO()
+    claims = load_claims()
+    show(claims, console=Console(file=out, width=width))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    words = {w for line in text.splitlines() for w in line.split()}
+    for row in rows(claims):
+        assert set(row.claim.split()) | set(row.verdict.split()) <= words
+    assert {w for s in claims.statements for w in s.said.split()} <= words
 
 
 def test_the_command(tmp_path, capsys):
