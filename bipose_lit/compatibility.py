@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as L
@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from bipose_lit.codecs.base import TargetCodec
 from bipose_lit.datamodule_base import SeededData
 from bipose_lit.losses import PoseLoss
-from bipose_lit.models.base import as_stages
+from bipose_lit.models.base import PoseDecoder, as_stages
 from bipose_lit.models.network import PoseNetwork
 from bipose_lit.models.tree import SkeletonRefiner
 from bipose_lit.skeletons import find_skeleton
@@ -31,11 +31,13 @@ def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> Non
     rows, columns = (1, 1) if decoder.pooled else (n // spec.stride for n in reversed(network.size))
     training = decoder.training
     features = torch.zeros(1, spec.channels, rows, columns)
-    stages = as_stages(decoder.eval()(features))
-    decoder.train(training)
-    target, weight = codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
-    for predicted in stages:
-        _check_read(predicted, target, weight, loss)
+    with torch.set_grad_enabled(not torch.is_inference_mode_enabled()):
+        stages = as_stages(decoder.eval()(features))
+        decoder.train(training)
+        target, weight = codec.encode(torch.zeros(1, network.joints, 2), torch.ones(1, network.joints))
+        total = torch.stack([loss(predicted, target, weight)["loss"] for predicted in stages]).sum()
+    _check_read(decoder, stages, total, loss)
+    stages = [{key: value.detach() for key, value in predicted.items()} for predicted in stages]
     refiner = network.refiner
     if refiner is None:
         return
@@ -60,17 +62,18 @@ def check_parts(network: PoseNetwork, codec: TargetCodec, loss: PoseLoss) -> Non
     loss({k: v.squeeze(0) for k, v in refined.items()}, target, weight)
 
 
-@torch.enable_grad()
-def _check_read(predicted: Encoded, target: Encoded, weight: torch.Tensor, loss: PoseLoss) -> None:
-    """Refuses a decoder that predicts what the loss does not read: it would stay as it began, and DDP would wait for it."""
-    entries = {key: value.detach().requires_grad_() for key, value in predicted.items()}
-    value = loss(entries, target, weight)["loss"]
-    found = torch.autograd.grad(value, list(entries.values()), allow_unused=True) if value.requires_grad else [None]
-    unread = [key for key, gradient in zip(entries, found, strict=False) if gradient is None]
-    if unread:
+def _check_read(decoder: PoseDecoder, stages: Sequence[Encoded], total: torch.Tensor, loss: PoseLoss) -> None:
+    """Refuses layers for predictions that the loss does not read: they would stay as they began, and DDP would wait for them."""
+    further = sorted({key for predicted in stages for key in predicted} - set(loss.keys))
+    own = {name: p for name, p in decoder.named_parameters() if p.requires_grad}
+    if not further or not own or not total.requires_grad:
+        return
+    gradients = torch.autograd.grad(total, list(own.values()), allow_unused=True)
+    idle = [name for name, gradient in zip(own, gradients, strict=True) if gradient is None]
+    if idle:
         raise BiposeError(
-            f"the decoder predicts {', '.join(entries)}, of which loss {type(loss).__name__} does not read {', '.join(unread)}, "
-            "which so would not be trained; change the decoder's options or the loss"
+            f"{type(decoder).__name__} predicts {', '.join(further)} besides, which loss {type(loss).__name__} does not read: "
+            f"{', '.join(idle[:3])} would not be trained; change the decoder's options or the loss"
         )
 
 

@@ -27,6 +27,7 @@ from torch.utils.data import Dataset
 
 from bipose_lit.datasets.clips import ClipCropper, ClipSampling, Windows, draw_view, fingerprint, first_drawn
 from bipose_lit.datasets.collate import Sample
+from bipose_lit.datasets.frames import share_cache
 from bipose_lit.datasets.index import PoseIndex
 from bipose_lit.datasets.loader import ClipLoader
 from bipose_lit.datasets.transforms import CHOICE, Augmentation, generator
@@ -215,6 +216,7 @@ class FeatureCache:
         self, writer: Writer, shapes: Shapes, segments: _Segments, extractor: Extractor, device: torch.device
     ) -> None:
         arrays = writer.arrays
+        share_cache(max(1, self.workers))
         loader = ClipLoader(segments, batch_size=None, num_workers=self.workers)
         bar = progress_bar(loader, "caching features", len(segments), disable=not self.progress, transient=False)
         for number, part in enumerate(bar):

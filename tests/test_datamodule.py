@@ -118,7 +118,7 @@ def test_workers_change_nothing(split: str) -> None:
 @pytest.mark.parametrize(("devices", "workers", "share"), [(1, 0, 64), (1, 3, 64 // 6), (2, 2, 8)])
 def test_all_processes_of_a_run_share_the_video_cache(monkeypatch, devices: int, workers: int, share: int) -> None:
     """Loaders of training and validation both stay, in every rank of the machine."""
-    monkeypatch.setattr(frames, "_sharers", 1)
+    monkeypatch.setenv(frames.SHARERS, "1")
     monkeypatch.setenv(frames.CACHE, "64")
     data = make(num_workers=workers)
     data.trainer = SimpleNamespace(num_devices=devices, world_size=1, callbacks=[])  # type: ignore[assignment]

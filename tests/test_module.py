@@ -445,7 +445,7 @@ def parts(**changed):
         ({"decoder": RegressionDecoder()}, "needs heatmaps, but the decoder predicts xy"),
         (
             {"decoder": RegressionDecoder(sigma=True), "codec": RegressionCodec(), "loss": SmoothL1()},
-            "predicts xy, sigma, of which loss SmoothL1 does not read sigma",
+            "RegressionDecoder predicts sigma besides, which loss SmoothL1 does not read: spread",
         ),
         ({"codec": HeatmapCodec(4, 1.0, skeleton="jhmdb")}, "skeleton jhmdb has 15 joints"),
         ({"size": (65, 64)}, "65x64"),

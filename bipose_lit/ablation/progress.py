@@ -30,6 +30,25 @@ class Running:
     total: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    first: tuple[int, float] | None = None
+
+    def at(self, step: int, total: int) -> None:
+        """A step was reached; where it begins anew, as another seed or another phase does, so does the clock."""
+        if self.first is None or step < self.step or total != self.total:
+            self.first = step, time.monotonic()
+        self.step, self.total = step, total
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the first step that was heard of lies in the middle."""
+        return self.first is not None and self.first[0] > 0.05 * self.total
+
+    def pace(self, now: float) -> float:
+        """Seconds per step since the clock began, in the middle where a run goes on from a checkpoint; NaN: too early."""
+        if self.first is None or self.total <= 0:
+            return math.nan
+        steps, seconds = self.step - self.first[0], now - self.first[1]
+        return seconds / steps if steps > 0.05 * self.total and seconds > 1 else math.nan
 
     @property
     def fraction(self) -> float:
@@ -103,13 +122,14 @@ class Progress:
 
     def run_step(self, slot: int, step: int, total: int, metrics: Mapping[str, float], text: str = "") -> None:
         run = self.running.setdefault(slot, Running("?"))
-        run.step, run.total, run.what = step, total, text
+        run.at(step, total)
+        run.what = text
         run.metrics.update(metrics)
 
     def run_phase(self, slot: int, text: str) -> None:
         if slot in self.running:
             run = self.running[slot]
-            run.what, run.step, run.total = text, 0, 0
+            run.what, run.step, run.total, run.first = text, 0, 0, None
 
     def ended(
         self, slot: int, key: str, status: str, seconds: float, value: float | None, error: str, name: str
@@ -134,20 +154,25 @@ class Progress:
         self.line(f"{key} interrupted: {why}")
 
     def eta(self) -> float:
-        """Seconds left, by finished runs and by how far the running ones are, which may cost much more; NaN if nothing tells."""
+        """Seconds left, by finished runs, and by how fast running ones go that cost more; NaN if nothing tells."""
         now = time.monotonic()
-        spent = [now - r.started for r in self.running.values()]
-        whole = [
-            s / r.fraction if r.fraction > 0.05 and s > 1 else math.nan
-            for s, r in zip(spent, self.running.values(), strict=True)
-        ]
-        known = self.seconds + [w for w in whole if math.isfinite(w)]
+        running = [(r, r.pace(now)) for r in self.running.values()]
+        whole = [pace * r.total for r, pace in running if math.isfinite(pace)]
+        usual = sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
+        known = self.seconds + [w for w in whole if w > usual]
         if not known:
             return math.nan
         mean = sum(known) / len(known)
         to_do = max(0, self.total - self.done - self.failed)
-        ahead = [max(0.0, (w if math.isfinite(w) else mean) - s) for w, s in zip(whole, spent, strict=True)]
-        return (sum(ahead) + max(0, to_do - len(ahead)) * mean) / max(1, min(self.workers, to_do))
+        ahead = 0.0
+        for r, pace in running:
+            by_pace = pace * (r.total - r.step) if math.isfinite(pace) else 0.0
+            # A run that goes on from a checkpoint has spent less now than it cost; one that has just begun knows no pace.
+            by_others = (
+                max(0.0, (usual or mean) - (now - r.started)) if not math.isfinite(pace) or not r.resumed else 0.0
+            )
+            ahead += max(by_pace, by_others)
+        return (ahead + max(0, to_do - len(running)) * mean) / max(1, min(self.workers, to_do))
 
     def summary(self) -> str:
         """One line on where it stands."""

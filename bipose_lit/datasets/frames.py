@@ -3,7 +3,8 @@
 Readers build these without opening a picture; pixels are read when a sample is drawn. A video is decoded from its start
 and kept, whole, in a cache of the process, since a sample reads most of its clip and later ones read it again: decoding
 takes about as long as a narrow network's step on a few of its frames. `$BIPOSE_VIDEO_CACHE` says how many MiB all processes of a
-run keep on one machine; without it, an eighth of the memory that is free when the data are set up, at most 1 GiB.
+run keep together on one machine, each an equal share; without it, a sixteenth of the memory that is free when they begin, at most
+1 GiB, but 96 MiB for each.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ Image = NDArray[np.uint8]
 CACHE = "BIPOSE_VIDEO_CACHE"
 """Environment variable: decoded video that one run keeps on one machine, in MiB (a clip of 32 frames at 320x240 is 7)."""
 
-_LARGEST_CACHE = 2**30
+SHARERS = "BIPOSE_VIDEO_SHARERS"
+"""Environment variable: how many processes share it. Written by `share_cache`, for all processes that are started afterwards."""
+_LARGEST_CACHE, _LEAST_SHARE = 2**30, 96 * 2**20
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
@@ -220,17 +223,13 @@ def decode_video(path: Path) -> list[Image]:
 _cache: OrderedDict[tuple[str, int, int], list[Image]] = OrderedDict()
 
 
-_sharers = 1
-
-
 def share_cache(processes: int) -> None:
-    """Says how many processes of the run read video on this machine; holds for this process and for those forked from it.
+    """Says how many processes of the run read video on this machine; holds for this process and for those that it starts.
 
     Raises:
         BiposeError: as `cache_bytes`.
     """
-    global _sharers
-    _sharers = max(1, processes)
+    os.environ[SHARERS] = str(max(1, processes))
     cache_bytes()
 
 
@@ -240,26 +239,25 @@ def cache_bytes() -> int:
     Raises:
         BiposeError: `$BIPOSE_VIDEO_CACHE` is no number of MiB.
     """
-    given = os.environ.get(CACHE)
-    if given:
-        if not given.isdecimal():
-            raise BiposeError(f"{CACHE}={given}: expected a whole number of MiB, such as 512, or 0 to keep one video")
-        total = int(given) * 2**20
-    else:
-        total = min(_LARGEST_CACHE, _free_memory() // 8)
-    return total // _sharers
+    given, told = os.environ.get(CACHE), os.environ.get(SHARERS, "")
+    sharers = max(1, int(told)) if told.isdecimal() else 1
+    if not given:
+        return max(_LEAST_SHARE, min(_LARGEST_CACHE, _free_memory() // 16) // sharers)
+    if not given.isdecimal():
+        raise BiposeError(f"{CACHE}={given}: expected a whole number of MiB, such as 512, or 0 to keep one video")
+    return int(given) * 2**20 // sharers
 
 
 @cache
 def _free_memory() -> int:
-    """Bytes that could be had without swapping, once per process; 768 MiB where the system does not say."""
+    """Bytes that could be had without swapping, once per process; 1.5 GiB where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
         pass
-    return 768 * 2**20
+    return 1536 * 2**20
 
 
 def _cached_video(path: Path) -> list[Image]:

@@ -69,8 +69,8 @@ class HeatmapMSE(PoseLoss):
         loss = sum_nk weight_nk * sum_pixels (pred - target)^2  /  sum_nk weight_nk * sum_pixels target^2
 
     So all-zero maps cost 1 and perfect ones 0, whatever the number of joints, persons, visible joints, the maps' size
-    or sigma; less than 1 where joints lie so far outside that their targets are nearly empty (`FAINT`). The gradient is that of
-    the usual mean squared error over weighted joints, times one constant per batch.
+    or sigma (from 0.85 on); less than 1 where targets are nearly empty (`FAINT`), as of joints that lie far outside. The gradient
+    is that of the usual mean squared error over weighted joints, times one constant per batch.
     """
 
     keys = ("heatmaps",)

@@ -39,14 +39,22 @@ _IMAGENET_VITS: Final = {
 _SIZE: Final = (192, 256)
 _STRIDE: Final = 4
 """Of maps, as experiments/base.yaml has it."""
-MSRA: Final = {"refine": "quarter", "grid": "msra", "quantised": True, "patch": 3.0, "shift_flipped": True}
-UDP: Final = {"refine": "dark", "grid": "udp", "quantised": False, "patch": 3.0, "shift_flipped": False}
+MSRA: Final = {
+    "refine": "quarter",
+    "grid": "msra",
+    "quantised": True,
+    "patch": 3.0,
+    "reach": None,
+    "shift_flipped": True,
+}
+UDP: Final = {"refine": "dark", "grid": "udp", "quantised": False, "patch": 3.0, "reach": None, "shift_flipped": False}
 NEWELL: Final = {
     "sigma": 1.0,
     "refine": "quarter",
     "grid": "pixel",
     "quantised": True,
     "patch": 3.0,
+    "reach": None,
     "shift_flipped": False,
 }
 _SIMCC: Final = {"ratio": 2.0, "sigma": 6.0}

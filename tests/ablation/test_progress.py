@@ -50,11 +50,32 @@ def test_the_time_left_counts_running_ones_that_cost_more_than_finished_ones(mon
     display = Progress(io.StringIO())
     display.start_runs(1, 4, 2, [10.0])  # one that took no training
     display.running = {slot: Running(f"run{slot}", started=now[0]) for slot in (0, 1)}
+    for slot in (0, 1):
+        display.run_step(slot, 0, 200, {})
     now[0] += 60.0
     for slot in (0, 1):
         display.run_step(slot, 60, 200, {})  # 200 s each
     mean = (10 + 200 + 200) / 3
     assert display.eta() == pytest.approx((140 + 140 + mean) / 2)
+
+
+def test_a_run_that_goes_on_and_one_that_begins_another_seed_are_not_nearly_done(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("bipose_lit.ablation.progress.time.monotonic", lambda: now[0])
+    display = Progress(io.StringIO())
+    display.start_runs(0, 1, 1, [])
+    display.running = {0: Running("run", started=now[0])}
+    display.run_step(0, 800, 1000, {})  # from a checkpoint
+    now[0] += 10.0
+    assert math.isnan(display.eta())
+    display.run_step(0, 900, 1000, {})
+    assert display.eta() == pytest.approx(10.0)
+    now[0] += 10.0
+    display.run_step(0, 10, 1000, {})  # the trial's next seed
+    assert math.isnan(display.eta())
+    now[0] += 30.0
+    display.run_step(0, 310, 1000, {})
+    assert display.eta() == pytest.approx(69.0)
 
 
 def test_live_display_starts_no_thread():

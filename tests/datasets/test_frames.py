@@ -1,6 +1,8 @@
 """Frame sources: order, colours, truncated and damaged files, the cache, the fingerprint."""
 
 import struct
+import subprocess
+import sys
 
 import av
 import cv2
@@ -141,6 +143,7 @@ def test_a_video_is_decoded_once_for_many_reads(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("mebibytes", "kept"), [("0", 1), ("1", 1), ("3", 3), ("8", 4)])
 def test_the_cache_is_bounded(mebibytes, kept, tmp_path, monkeypatch):
     monkeypatch.setenv(frames.CACHE, mebibytes)
+    monkeypatch.setenv(frames.SHARERS, "1")
     monkeypatch.setattr(frames, "_cache", type(frames._cache)())
     for i in range(4):
         write_video(tmp_path / f"{i}.avi", [np.full((320, 512, 3), v, np.uint8) for v in (10, 200)])  # 0.94 MiB
@@ -149,13 +152,16 @@ def test_the_cache_is_bounded(mebibytes, kept, tmp_path, monkeypatch):
 
 
 def test_processes_share_the_cache(monkeypatch):
-    monkeypatch.setattr(frames, "_sharers", 1)
+    monkeypatch.setenv(frames.SHARERS, "1")
     monkeypatch.setenv(frames.CACHE, "64")
     assert frames.cache_bytes() == 64 * 2**20
     frames.share_cache(8)
     assert frames.cache_bytes() == 8 * 2**20
+    told = "from bipose_lit.datasets import frames; print(frames.cache_bytes() // 2**20)"
+    alone = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert alone.stdout.strip() == "8", "a process that was not forked has its share too"
     monkeypatch.delenv(frames.CACHE)
-    assert 0 < frames.cache_bytes() <= 2**30 // 8, "a share of the memory, by itself"
+    assert 96 * 2**20 <= frames.cache_bytes() <= 2**30 // 8, "a share of the memory, by itself"
 
 
 def test_a_cache_size_that_is_no_number_is_told(monkeypatch):

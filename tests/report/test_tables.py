@@ -336,6 +336,24 @@ def test_arms_that_do_not_clear_the_mean_pose_are_named(tree) -> None:
     )
 
 
+def test_an_arm_that_overlaps_the_mean_pose_but_beats_it_clip_by_clip_is_told(tree) -> None:
+    """A hundredth less in every cluster: the intervals overlap, the paired difference does not hold zero."""
+    a = compared(tree)
+    less = {
+        name: {seed: sums._replace(values=0.99 * sums.values) for seed, sums in s.items()}
+        for name, s in a.arms["none"].sums.items()
+    }
+    a.references["mean pose"] = replace(a.arms["none"], name="mean pose", reference=True, sums=less)
+    assert "none (but above it cluster by cluster)" in costs.floor_sentence(a)
+
+
+@pytest.mark.parametrize(
+    ("back", "ahead", "word"), [(0, 0, "frame"), (None, 0, "past"), (None, 4, "past +4"), (None, None, "clip")]
+)
+def test_what_an_arm_sees(back, ahead, word) -> None:
+    assert costs.sees([{"look_back_frames": back, "look_ahead_frames": ahead}]) == word
+
+
 def test_one_seed_gives_intervals_over_clusters_and_says_so(tree) -> None:
     notes = " ".join(results.footnotes(compared(tree, seeds=[0])))
     assert "1 seed x" in notes
