@@ -227,7 +227,8 @@ def test_base(sets, tmp_path):
 def test_overlay(path, sets, tmp_path):
     folder = path.relative_to(FOLDER).parts[0]
     keep = "backbone" in {folder, *(other.parent.name for other in beside(path))}
-    config = step([*beside(path), path], sets, tmp_path, keep_backbone=keep)
+    command = folder in ("trainer", "logger")  # whose options the command line alone makes objects of
+    config = step([*beside(path), path], sets, tmp_path, keep_backbone=keep, command=command)
     assert config != alone(*beside(path)) or path.stem in ("none", "synthetic")
     assert path.read_text().startswith("# "), "the first line says what it is for"
 
