@@ -2,8 +2,7 @@
 
 Per clip there is a finite set of views (plain, mirrored where training mirrors, further augmented ones); each has its
 features, joints, visibility and matrices. An entry is named by everything that it depends on: the backbone's weights, the
-data's fingerprint, the crops, the views. So a changed part makes a new entry and never a stale one. BatchNorm runs in
-evaluation mode.
+data's fingerprint, the crops, the views. So a changed part makes a new entry. BatchNorm runs in evaluation mode.
 """
 
 from __future__ import annotations
@@ -215,8 +214,8 @@ class FeatureCache:
     def _fill(
         self, writer: Writer, shapes: Shapes, segments: _Segments, extractor: Extractor, device: torch.device
     ) -> None:
+        share_cache(self.workers)
         arrays = writer.arrays
-        share_cache(max(1, self.workers))
         loader = ClipLoader(segments, batch_size=None, num_workers=self.workers)
         bar = progress_bar(loader, "caching features", len(segments), disable=not self.progress, transient=False)
         for number, part in enumerate(bar):

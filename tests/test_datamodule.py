@@ -121,7 +121,7 @@ def test_all_processes_of_a_run_share_the_video_cache(monkeypatch, devices: int,
     monkeypatch.setenv(frames.SHARERS, "1")
     monkeypatch.setenv(frames.CACHE, "64")
     data = make(num_workers=workers)
-    data.trainer = SimpleNamespace(num_devices=devices, world_size=1, callbacks=[])  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(num_devices=devices, world_size=1, callbacks=[])
     data.setup("predict")
     assert frames.cache_bytes() // 2**20 == share
     monkeypatch.setenv(frames.CACHE, "much")

@@ -192,9 +192,8 @@ def connect(peaks: Peaks, pafs: NDArray[np.floating], limbs: Ints, rules: Rules)
     chosen, begin = [], 0
     for rows, columns in shapes:
         if rows and columns:
-            table = np.maximum(
-                score[begin : begin + rows * columns].reshape(rows, columns), 0
-            )  # no limb is as good as a bad one
+            # No limb is better than one whose field points the other way.
+            table = np.maximum(score[begin : begin + rows * columns].reshape(rows, columns), 0)
             if table.any():
                 r, c = linear_sum_assignment(table, maximize=True)
                 chosen.append(begin + (r * columns + c)[table[r, c] > 0])

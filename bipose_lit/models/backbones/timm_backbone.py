@@ -49,6 +49,7 @@ class TimmBackbone(Backbone):
     Attributes:
         spec: channels and stride of the map.
         fixed_size: width and height of a model whose patches are of one grid, unless its kwargs have dynamic_img_size: true.
+        multiple: 32 of HRNet, whose coarsest branch has that stride, whatever map is chosen; else 1.
         mean, std: of the images that the weights expect, by channel of an RGB image, for values in [0, 1].
 
     Raises:
@@ -80,7 +81,7 @@ class TimmBackbone(Backbone):
         info = self.net.feature_info
         self.spec = FeatureSpec(int(info.channels()[-1]), int(info.reduction()[-1]))
         self.fixed_size = _only_size(self.net)
-        if hasattr(self.net, "stage4") and hasattr(self.net, "_out_idx"):  # it adds maps of stride 32
+        if hasattr(self.net, "stage4") and hasattr(self.net, "_out_idx"):  # HRNet
             self.multiple = 32
         # NHWC (Swin and others) is declared; models that declare nothing are NCHW.
         self.channels_last = str(getattr(getattr(self.net, "output_fmt", None), "value", "NCHW")) == "NHWC"
