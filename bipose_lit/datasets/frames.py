@@ -2,7 +2,7 @@
 
 Readers build these without opening a picture; pixels are read when a sample is drawn. A video is decoded from its start
 and kept, whole, in a cache of the process, since a sample reads most of its clip and later ones read it again: decoding
-takes about as long as a narrow network's step on a few of its frames. `$BIPOSE_VIDEO_CACHE` says how many MiB all processes of a
+is a large part of a narrow network's step on a few of its frames. `$BIPOSE_VIDEO_CACHE` says how many MiB all processes of a
 run keep together on one machine, each an equal share; without it, a sixteenth of the memory that is free when they begin, at most
 1 GiB, but 96 MiB for each.
 """
